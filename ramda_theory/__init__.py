@@ -1,0 +1,1 @@
+"""Regularized dual averaging with a diagonal preconditioner: methods, subproblem solvers and diagnostics."""

@@ -1,0 +1,162 @@
+"""The subproblem (4) of a method: linear term + diagonal metric + weighted psi, and how to judge a point of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from types import ModuleType
+from typing import NamedTuple
+
+from ramda_theory.arrays import Array, inner, namespace, norm, real, total, wide
+from ramda_theory.regularizers import Regularizer
+from ramda_theory.regularizers.base import same_shape
+from ramda_theory.structure import Structure
+
+
+@dataclass(frozen=True)
+class Subproblem:
+    """minimise Q(x) = weight_sum psi(x) + <grad_sum, x> + 1/2 <x - anchor, metric (x - anchor)>.
+
+    This is (4) of arXiv:2403.14398.
+
+    ProxGen's subproblem (6), multiplied by eta, is the same object: ``Subproblem(w, eta * m, metric, eta, psi)``.
+
+    Parameters
+    ----------
+    anchor, grad_sum, metric : arrays of one shape
+        W^0, V and the diagonal of P; all finite, ``metric`` positive.
+    weight_sum : float
+        alpha >= 0, the factor of psi.
+    regularizer : Regularizer
+        psi.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the arrays differ in shape or library, hold NaN or Inf, or ``metric`` is not positive.
+
+    Notes
+    -----
+    Every residual and tolerance is that of the unscaled Q, as in (7).
+    """
+
+    anchor: Array
+    grad_sum: Array
+    metric: Array
+    weight_sum: float
+    regularizer: Regularizer
+
+    def __post_init__(self) -> None:
+        xp = self.xp
+        same_shape(anchor=self.anchor, grad_sum=self.grad_sum, metric=self.metric)
+        for name in ("anchor", "grad_sum", "metric"):
+            if not bool(xp.all(xp.isfinite(getattr(self, name)))):
+                raise ValueError(f"{name} must be finite, it holds NaN or Inf")
+        if not bool(xp.all(self.metric > 0)):
+            raise ValueError(
+                f"metric must be positive everywhere, its smallest entry is {float(xp.min(self.metric)):g}"
+            )
+        if not isinstance(self.regularizer, Regularizer):
+            raise TypeError(f"regularizer must be a Regularizer, got {self.regularizer!r}")
+        object.__setattr__(self, "weight_sum", real("weight_sum", self.weight_sum, minimum=0.0))
+
+    @property
+    def xp(self) -> ModuleType:
+        """Array namespace of the data."""
+        return namespace(anchor=self.anchor, grad_sum=self.grad_sum, metric=self.metric)
+
+    @cached_property
+    def linear(self) -> Array:
+        """grad_sum - metric * anchor: Q(x) = <linear, x> + 1/2 <x, metric x> + weight_sum psi(x) + constant."""
+        xp = self.xp
+        return wide(xp, self.grad_sum) - wide(xp, self.metric) * wide(xp, self.anchor)
+
+    def objective(self, x: Array) -> Array:
+        """Q(x), a 0-d float64 array."""
+        xp, offset = self.xp, self._offset(x)
+        quadratic = inner(xp, self.grad_sum, x) + 0.5 * total(xp, wide(xp, self.metric) * offset**2)
+        return quadratic + self.weight_sum * self.regularizer.value(x)
+
+    def gradient(self, x: Array) -> Array:
+        """Gradient grad_sum + metric (x - anchor) of the smooth part, float64."""
+        return wide(self.xp, self.grad_sum) + wide(self.xp, self.metric) * self._offset(x)
+
+    def residual(self, x: Array) -> Array:
+        """min over s in dQ(x) of ||s||, the exact left side of (7); a 0-d float64 array."""
+        return self.regularizer.subdifferential_distance(x, self.gradient(x), self.weight_sum)
+
+    def error_bound(self, x: Array) -> Array:
+        """||s||_{P^-1} >= ||x - x*||_P for the s of least norm in dQ(x): a certificate of the error, for convex psi.
+
+        Raises
+        ------
+        ValueError
+            If psi is not convex.
+        """
+        if not self.regularizer.convex:
+            raise ValueError(f"the error bound needs a convex regularizer, got {self.regularizer!r}")
+        xp = self.xp
+        s = self.regularizer.subdifferential_residual(x, self.gradient(x), self.weight_sum)
+        return norm(xp, s / xp.sqrt(wide(xp, self.metric)))
+
+    def increase(self, x: Array, start: Array) -> float:
+        """Q(x) - Q(start) minus its rounding error, computed from x - start, where equal leading digits cancel.
+
+        A value <= 0 means that the objective condition of (7) holds as far as float64 can tell.
+        """
+        xp = self.xp
+        x, start = wide(xp, x), wide(xp, start)
+        step = x - start
+        slope = wide(xp, self.grad_sum) + wide(xp, self.metric) * (0.5 * (x + start) - self.anchor)
+        smooth, psi, psi_start = inner(xp, slope, step), self.regularizer.value(x), self.regularizer.value(start)
+        magnitude = inner(xp, xp.abs(slope), xp.abs(step)) + self.weight_sum * (psi + psi_start)
+        return float(smooth + self.weight_sum * (psi - psi_start) - 1e-15 * magnitude)
+
+    @cached_property
+    def magnitude(self) -> float:
+        """Size of the terms that cancel in `gradient` at a solution: ||grad_sum|| + ||metric anchor|| + ||linear||."""
+        xp = self.xp
+        terms = (self.grad_sum, wide(xp, self.metric) * self.anchor, self.linear)
+        return float(sum(norm(xp, term) for term in terms))
+
+    def default_tolerance(self) -> float:
+        """What the data's dtype warrants: machine epsilon to the power 2/3 times `magnitude`."""
+        return float(self.xp.finfo(self.anchor.dtype).eps) ** (2 / 3) * self.magnitude
+
+    def _offset(self, x: Array) -> Array:
+        same_shape(anchor=self.anchor, x=x)
+        return wide(self.xp, x) - wide(self.xp, self.anchor)
+
+
+class Candidate(NamedTuple):
+    """What a solver hands to `solve` for judgement; ``structure`` only where exact zeros do not tell it."""
+
+    point: Array
+    iterations: int
+    structure: Structure | None = None
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a solver returns.
+
+    Attributes
+    ----------
+    point : array
+        The (approximate) minimiser of Q.
+    structure : Structure
+        Its active manifold; for the nuclear norm, the rank the solver's own thresholding produced.
+    residual : float
+        min ||s|| over s in dQ(point), evaluated afresh at ``point`` and not taken from the solver.
+    iterations : int
+        Iterations of the solver (0 for a closed form).
+    status : str
+        "solved": residual <= tolerance and, where a start was given, Q(point) <= Q(start).  "max_iter": the residual
+        is above the tolerance.  "no_descent": the residual is small but Q(point) > Q(start).
+    """
+
+    point: Array
+    structure: Structure
+    residual: float
+    iterations: int
+    status: str

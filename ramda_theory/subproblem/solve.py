@@ -1,0 +1,104 @@
+"""`solve`: hand a subproblem to a solver and judge what comes back by (7), without asking the solver."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+
+from ramda_theory.arrays import Array, real
+from ramda_theory.regularizers.base import same_shape
+from ramda_theory.subproblem.exact import Exact, NewtonRaphson
+from ramda_theory.subproblem.first_order import Accelerated, ProximalGradient
+from ramda_theory.subproblem.problem import Candidate, Solution, Subproblem
+from ramda_theory.subproblem.reference import Cvxpy
+
+Solver = Callable[[Subproblem, Array, float, int], Candidate]
+"""(problem, start, tolerance, max_iter) -> the candidate to be judged."""
+
+SOLVERS: dict[str, Solver] = {
+    "exact": Exact(),
+    "proximal_gradient": ProximalGradient(),
+    "accelerated": Accelerated(),
+    "newton_raphson": NewtonRaphson(),
+    "cvxpy": Cvxpy(),
+}
+
+
+def solve(
+    subproblem: Subproblem,
+    method: str | Solver | None = None,
+    start: Array | None = None,
+    tolerance: float | None = None,
+    max_iter: int = 10_000,
+) -> Solution:
+    """Minimise a subproblem.
+
+    Parameters
+    ----------
+    subproblem : Subproblem
+    method : str or solver, optional
+        One of "exact", "proximal_gradient", "accelerated", "newton_raphson", "cvxpy", or a configured solver such as
+        ``ProximalGradient(step="group")``.  By default exact where an exact method exists, else accelerated for
+        convex psi and proximal gradient for nonconvex psi.
+    start : array, optional
+        W_{t-1}: where iterations begin (else at the anchor) and what the objective condition of (7) compares with
+        (else it is not asked for).
+    tolerance : float, optional
+        eps_t >= 0 of (7), on the residual of the unscaled Q.  Default: `Subproblem.default_tolerance`.
+    max_iter : int
+        Limit T2 >= 1 on the iterations.
+
+    Returns
+    -------
+    Solution
+        Never called "solved" unless its residual, computed afresh, is within ``tolerance``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Unknown method, a method that cannot solve this regularizer, bad ``start``, ``tolerance`` or ``max_iter``.
+    """
+    solver = choose(subproblem, method)
+    tolerance = subproblem.default_tolerance() if tolerance is None else real("tolerance", tolerance, minimum=0.0)
+    try:
+        max_iter = operator.index(max_iter)
+    except TypeError as error:
+        raise TypeError(f"max_iter must be an integer, got {max_iter!r}") from error
+    if max_iter < 1:
+        raise ValueError(f"max_iter must be at least 1, got {max_iter}")
+    if start is not None:
+        same_shape(anchor=subproblem.anchor, start=start)
+        if not bool(subproblem.xp.all(subproblem.xp.isfinite(start))):
+            raise ValueError("start must be finite, it holds NaN or Inf")
+    candidate = solver(subproblem, subproblem.anchor if start is None else start, tolerance, max_iter)
+    return judge(subproblem, candidate, tolerance, start)
+
+
+def choose(subproblem: Subproblem, method: str | Solver | None) -> Solver:
+    """The solver a ``method`` argument stands for."""
+    if method is None:
+        regularizer = subproblem.regularizer
+        if regularizer.has_metric_prox(subproblem.metric, subproblem.weight_sum):
+            return SOLVERS["exact"]
+        return SOLVERS["accelerated" if regularizer.convex else "proximal_gradient"]
+    if callable(method):
+        return method
+    if method not in SOLVERS:
+        raise ValueError(f"method must be one of {sorted(SOLVERS)} or a solver, got {method!r}")
+    return SOLVERS[method]
+
+
+def judge(subproblem: Subproblem, candidate: Candidate, tolerance: float, start: Array | None = None) -> Solution:
+    """The `Solution` that a candidate is: its structure, its residual and whether it meets (7)."""
+    point = candidate.point
+    if point.dtype != subproblem.anchor.dtype:
+        point = subproblem.xp.astype(point, subproblem.anchor.dtype)
+    structure = candidate.structure or subproblem.regularizer.structure(point)
+    residual = float(subproblem.residual(point))
+    if not residual <= tolerance:
+        status = "max_iter"
+    elif start is not None and subproblem.increase(point, start) > 0:
+        status = "no_descent"
+    else:
+        status = "solved"
+    return Solution(point, structure, residual, candidate.iterations, status)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from ramda_theory.arrays import Array, largest, namespace, norm, real
 from ramda_theory.structure import Structure
@@ -58,8 +58,6 @@ class Regularizer(ABC):
 
     # metric_prox(linear, diag, scale=1.0) = argmin_x <linear, x> + 1/2 <x, diag x> + scale psi(x) is defined by those
     # classes that can compute it exactly, and by no other.
-    if TYPE_CHECKING:
-        metric_prox: Any
 
     def has_metric_prox(self, diag: Array, scale: Array | float = 1.0) -> bool:
         """Whether ``metric_prox`` is exact for this metric."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from ramda_theory.arrays import Array, wide
 from ramda_theory.regularizers import GroupLasso
@@ -15,7 +16,8 @@ class Exact:
     """The regularizer's own ``metric_prox``: a closed form, or the scalar-equation Newton of the group LASSO."""
 
     def __call__(self, problem: Subproblem, start: Array, tolerance: float, max_iter: int) -> Candidate:
-        regularizer, metric = problem.regularizer, problem.metric
+        regularizer: Any = problem.regularizer  # only some have a metric_prox
+        metric = problem.metric
         if not regularizer.has_metric_prox(metric, problem.weight_sum):
             raise ValueError(
                 f"exact: no exact method for {regularizer!r} in this metric; use 'accelerated' (convex psi) or "

@@ -130,3 +130,13 @@ def to_host(array: Array) -> np.ndarray:
         array = (full() if full is not None else array).cpu()
         return array.float().numpy() if str(array.dtype) == "torch.bfloat16" else array.numpy()
     return np.asarray(array)
+
+
+def cbrt(xp: ModuleType, array: Array) -> Array:
+    """Cube root of a nonnegative array."""
+    if xp is np:
+        return np.cbrt(array)
+    root = array ** (1.0 / 3.0)
+    # 1/3 is not a float: one Newton step takes the root to rounding level.
+    safe = xp.where(root > 0, root, xp.ones_like(root))
+    return xp.where(root > 0, root - (root - array / (safe * safe)) / 3.0, root)

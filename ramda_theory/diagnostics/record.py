@@ -1,0 +1,126 @@
+"""What a run leaves behind: structures after every step, measurements every few steps, inner solutions if inexact."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ramda_theory.diagnostics.trace import StructureTrace
+from ramda_theory.files import write_atomically
+
+
+class Table:
+    """Named columns of numbers that grow a row at a time."""
+
+    def __init__(self, columns: dict[str, list[float]] | None = None) -> None:
+        self._columns = columns or {}
+
+    def append(self, **row: float) -> None:
+        """Add a row; every row has the same columns."""
+        if self._columns and row.keys() != self._columns.keys():
+            raise ValueError(f"a row must have the columns {sorted(self._columns)}, got {sorted(row)}")
+        for name, value in row.items():
+            self._columns.setdefault(name, []).append(float(value))
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._columns:
+            raise KeyError(f"no column {name!r}; there are {sorted(self._columns)}")
+        return np.asarray(self._columns[name])
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._columns
+
+    def __len__(self) -> int:
+        return len(next(iter(self._columns.values()), []))
+
+    @property
+    def names(self) -> list[str]:
+        """The columns."""
+        return list(self._columns)
+
+    def to_array(self) -> np.ndarray:
+        """Rows by columns."""
+        return np.asarray([self._columns[name] for name in self._columns], dtype=float).T
+
+    @classmethod
+    def from_array(cls, names: list[str], array: np.ndarray) -> Table:
+        """Rebuild from `to_array` and `names`."""
+        return cls({name: array[:, i].tolist() for i, name in enumerate(names)} if len(array) else None)
+
+
+@dataclass
+class Record:
+    """The record of a run.
+
+    Attributes
+    ----------
+    config : dict
+        Plain data that says what was run.
+    steps_per_epoch : int
+    structures_hat, structures_w : StructureTrace
+        Structure of What_t and of W_t after every step.
+    metrics : Table
+        Column "step" and what `measure` measured then; "seconds" is the time spent in gradients and steps so far.
+    inner : Table
+        For inexact solvers, every step: "tolerance", "residual", "iterations", "descent" (1 if Q did not increase).
+    """
+
+    config: dict[str, Any] = field(default_factory=dict)
+    steps_per_epoch: int = 1
+    structures_hat: StructureTrace = field(default_factory=StructureTrace)
+    structures_w: StructureTrace = field(default_factory=StructureTrace)
+    metrics: Table = field(default_factory=Table)
+    inner: Table = field(default_factory=Table)
+
+    def to_arrays(self) -> dict[str, np.ndarray]:
+        """The record as named arrays."""
+        head = {
+            "config": self.config,
+            "steps_per_epoch": self.steps_per_epoch,
+            "metrics": self.metrics.names,
+            "inner": self.inner.names,
+        }
+        arrays = {
+            "head": np.asarray(json.dumps(head)),
+            "metrics": self.metrics.to_array(),
+            "inner": self.inner.to_array(),
+        }
+        for name in ("structures_hat", "structures_w"):
+            trace: StructureTrace = getattr(self, name)
+            arrays.update({f"{name}.{key}": array for key, array in trace.to_arrays().items()})
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Record:
+        """Rebuild a record from `to_arrays`'s data."""
+        head = json.loads(str(arrays["head"]))
+
+        def trace(name: str) -> StructureTrace:
+            prefix = f"{name}."
+            return StructureTrace.from_arrays(
+                {key.removeprefix(prefix): array for key, array in arrays.items() if key.startswith(prefix)}
+            )
+
+        return cls(
+            config=head["config"],
+            steps_per_epoch=head["steps_per_epoch"],
+            structures_hat=trace("structures_hat"),
+            structures_w=trace("structures_w"),
+            metrics=Table.from_array(head["metrics"], arrays["metrics"]),
+            inner=Table.from_array(head["inner"], arrays["inner"]),
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write to one ``.npz`` file, atomically."""
+        arrays: dict[str, Any] = self.to_arrays()
+        return write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Record:
+        """Read what `save` wrote."""
+        with np.load(path, allow_pickle=False) as data:
+            return cls.from_arrays(dict(data))

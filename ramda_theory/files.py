@@ -1,0 +1,34 @@
+"""Files that are either whole or absent: written beside their place, then moved there."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+
+def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Path:
+    """Let ``write`` fill a temporary file in the folder of ``path`` (made if missing), then move it to ``path``."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return path
+
+
+def write_json(path: str | Path, data: Any) -> Path:
+    """Write plain data as JSON, atomically; NaN and Inf are refused."""
+    text = json.dumps(data, indent=1, allow_nan=False) + "\n"
+    return write_atomically(path, lambda file: file.write(text.encode()))

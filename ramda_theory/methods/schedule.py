@@ -1,0 +1,84 @@
+"""Learning rate, averaging, eps and tolerance over the steps of a run: stages, restarts, the last stage's averaging."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ramda_theory.arrays import real
+from ramda_theory.methods.state import Settings
+from ramda_theory.regularizers.grouped import integers
+from ramda_theory.subproblem.tolerance import ConstantTolerance, GeometricTolerance, PolynomialTolerance
+
+Sequence = float | Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The settings of step t = 1, 2, ... and where stages begin (Appendix A.1 of arXiv:2403.14398).
+
+    Parameters
+    ----------
+    lr : float or callable
+        eta_t >= 0 of the first stage, a number or a function of t.
+    averaging : float or callable
+        c_t in [0, 1].
+    eps : float
+        Of the metric, > 0, in the first stage.
+    milestones : sequence of int
+        Steps after which a new stage begins: increasing, positive.
+    gamma : float
+        lr and eps are multiplied by it at each milestone, > 0.
+    memory : int
+        Steps' worth of gradient averages a restart keeps, >= 0; 0 forgets all, as published.
+    grow_averaging : bool
+        In the last stage c_i = min(c sqrt(i), 1), with i the steps taken in that stage, so that W reaches the manifold.
+    tolerance : tolerance sequence or callable, optional
+        eps_t of (7) for inexact solvers; None leaves it to the solver's default.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is out of its range.
+    """
+
+    lr: Sequence
+    averaging: Sequence = 1.0
+    eps: float = 1e-6
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    memory: int = 0
+    grow_averaging: bool = False
+    tolerance: PolynomialTolerance | GeometricTolerance | ConstantTolerance | Callable[[int], float] | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.lr):
+            real("lr", self.lr, minimum=0.0)
+        if not callable(self.averaging) and real("averaging", self.averaging, minimum=0.0) > 1:
+            raise ValueError(f"averaging must be in [0, 1], got {self.averaging!r}")
+        real("eps", self.eps, minimum=0.0, strict=True)
+        real("gamma", self.gamma, minimum=0.0, strict=True)
+        milestones = integers("milestones", self.milestones)
+        if any(b <= a for a, b in zip((0, *milestones), milestones, strict=False)):
+            raise ValueError(f"milestones must be positive and increasing, got {self.milestones!r}")
+        object.__setattr__(self, "milestones", milestones)
+        if integers("memory", self.memory)[0] < 0:
+            raise ValueError(f"memory must be >= 0, got {self.memory!r}")
+
+    def starts_stage(self, t: int) -> bool:
+        """Whether step t is the first of a new stage."""
+        return t - 1 in self.milestones
+
+    def at(self, t: int) -> Settings:
+        """The settings of step t."""
+        stage = bisect_left(self.milestones, t)
+        decay = self.gamma**stage
+        lr = self.lr(t) if callable(self.lr) else self.lr
+        averaging = self.averaging(t) if callable(self.averaging) else self.averaging
+        if self.grow_averaging and stage == len(self.milestones):
+            taken = t - (self.milestones[-1] if self.milestones else 0)
+            averaging = min(averaging * math.sqrt(taken), 1.0)
+        tolerance = 0.0 if self.tolerance is None else self.tolerance(t)
+        return Settings(lr * decay, averaging, self.eps * decay, tolerance)

@@ -1,0 +1,87 @@
+"""What the methods have in common: the settings of a step, the contract of a method, the door gradients come by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any, Protocol
+
+from ramda_theory.arrays import Array, namespace
+from ramda_theory.regularizers import L1, Regularizer
+from ramda_theory.regularizers.base import same_shape
+from ramda_theory.subproblem import Solution
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Numbers of one step.
+
+    Attributes
+    ----------
+    lr : float
+        eta_t >= 0.
+    averaging : float
+        c_t in [0, 1].
+    eps : float
+        Of the metric (3), > 0.
+    tolerance : float
+        eps_t of (7), >= 0; used by inexact solvers only.
+    """
+
+    lr: float
+    averaging: float = 1.0
+    eps: float = 1e-6
+    tolerance: float = 0.0
+
+
+class State(Protocol):
+    """What a run reads from any method's state."""
+
+    w: Array
+    """The averaged iterate W_t."""
+    w_hat: Array
+    """The point whose structure theory speaks of (W_t itself for methods that do not average)."""
+
+    @property
+    def query(self) -> Array:
+        """Where the next gradient is taken."""
+
+
+class Method(Protocol):
+    """A pure step on a typed state: nothing is changed in place, the same arguments give the same state."""
+
+    regularizer: Regularizer
+
+    def init(self, w: Array) -> Any:
+        """State before the first step, at ``w``."""
+
+    def step(self, state: Any, gradient: Array, settings: Settings) -> tuple[Any, Solution | None]:
+        """State after a step with ``gradient`` at ``state.query``; the judged subproblem solution if it was inexact."""
+
+    def restart(self, state: Any, settings: Settings, memory: int = 0) -> Any:
+        """State at the start of a new stage, whose settings are given."""
+
+
+def zero_if_none(regularizer: Regularizer | None) -> Regularizer:
+    """psi = 0 for None."""
+    if regularizer is None:
+        return L1(0.0)
+    if not isinstance(regularizer, Regularizer):
+        raise TypeError(f"regularizer must be a Regularizer or None, got {regularizer!r}")
+    return regularizer
+
+
+def checked_gradient(gradient: Array, like: Array) -> ModuleType:
+    """The array namespace, after checking that ``gradient`` fits ``like`` and is finite."""
+    xp = namespace(gradient=gradient, w=like)
+    same_shape(gradient=gradient, w=like)
+    if not bool(xp.all(xp.isfinite(gradient))):
+        raise ValueError("gradient must be finite, it holds NaN or Inf")
+    return xp
+
+
+def average(w: Array, w_hat: Array, c: float) -> Array:
+    """(5): (1 - c) w + c w_hat, exactly w_hat for c = 1 and exactly w where the two agree."""
+    if c == 1.0:
+        return w_hat
+    return w + c * (w_hat - w) if c < 0.5 else w_hat - (1.0 - c) * (w_hat - w)

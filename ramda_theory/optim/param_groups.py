@@ -1,0 +1,257 @@
+"""`structured_param_groups`: which parameters of a model a regularizer reaches, in which groups, and why not others."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from ramda_theory.optim.roles import WAYS, fit, role
+from ramda_theory.optim.selection import Selector, Uses, parameter_uses, selectors, selects, spell
+from ramda_theory.optim.table import format_table
+from ramda_theory.regularizers import NuclearNorm, Regularizer
+from ramda_theory.regularizers.grouped import Grouped
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What happens to one parameter.
+
+    Parameters
+    ----------
+    names : tuple of str
+        Its names in the model: several where modules share it.
+    parameter : torch.nn.Parameter
+    module : str
+        Class of the module that owns it.
+    regularizer : Regularizer or None
+        The regularizer with the axes that suit the parameter.
+    reason : str
+        Why there is none.
+    """
+
+    names: tuple[str, ...]
+    parameter: Tensor
+    module: str
+    regularizer: Regularizer | None
+    reason: str = ""
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        """Its line of the table."""
+        shape = tuple(self.parameter.shape)
+        about = self.reason if self.regularizer is None else _pieces(self.regularizer, shape)
+        return " = ".join(self.names), self.module, "x".join(map(str, shape)), _spell_out(self.regularizer), about
+
+
+class ParamGroups(list[dict[str, Any]]):
+    """Parameter groups for one ``torch.optim`` optimizer; printing them shows the decision on every parameter.
+
+    Build them anew for a second optimizer: torch writes the first one's defaults into them.
+    """
+
+    def __init__(self, decisions: Iterable[Decision], frozen: bool = False) -> None:
+        super().__init__()
+        self.decisions = tuple(decisions)
+        groups: dict[Regularizer | None, dict[str, Any]] = {}
+        for decision in sorted(self.decisions, key=lambda decision: decision.regularizer is None):
+            if frozen or decision.parameter.requires_grad:
+                empty: dict[str, Any] = {"params": [], "param_names": [], "regularizer": decision.regularizer}
+                group = groups.setdefault(decision.regularizer, empty)
+                group["params"].append(decision.parameter)
+                group["param_names"].append(decision.names[0])
+        self.extend(groups.values())
+
+    def table(self) -> str:
+        """One line per parameter: names, module, shape, regularizer, and its groups or why there are none."""
+        header = ("parameter", "module", "shape", "regularizer", "groups, or why none")
+        reached = sum(d.parameter.numel() for d in self.decisions if d.regularizer is not None)
+        every = sum(d.parameter.numel() for d in self.decisions)
+        rows = [decision.row for decision in self.decisions]
+        return f"{format_table(header, rows, left=len(header))}\nregularized: {reached} of {every} parameters"
+
+    __str__ = __repr__ = table
+
+
+def structured_param_groups(
+    model: nn.Module,
+    regularizer: Regularizer | Mapping[Selector, Regularizer],
+    *,
+    by: str = "input",
+    include: Selector | Iterable[Selector] | None = None,
+    exclude: Selector | Iterable[Selector] | None = None,
+    embeddings: bool = False,
+    norms: bool = False,
+    biases: bool = False,
+    frozen: bool = False,
+) -> ParamGroups:
+    """Parameter groups that regularize the weights of ``model`` and leave the rest unregularized.
+
+    ========================  ==================================  ====================================
+    module                    a group with ``by="input"``         a group with ``by="output"``
+    ========================  ==================================  ====================================
+    Linear                    input feature: a column             output feature: a row
+    Conv, ConvTranspose       input channel                       filter (output channel)
+    RNN, LSTM, GRU            input or hidden feature: a column   a row: one gate of one hidden unit
+    MultiheadAttention        feature before a projection         feature after a projection
+    Embedding                 token                               embedding feature
+    ========================  ==================================  ====================================
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+    regularizer : Regularizer or mapping from selector to Regularizer
+        The axes of group norms (``dims``) are replaced by those above, the matricisation of `NuclearNorm` by rows
+        along the first axis; other regularizers act entry by entry and stay as they are.  In a mapping the first
+        selector that matches a parameter counts, and what none matches is unregularized.
+    by : {"input", "output"}
+        Which slices are groups, see the table.
+    include, exclude : selector or several, optional
+        Only what ``include`` selects is regularized, and nothing that ``exclude`` selects.  A selector is a name or
+        pattern of a parameter or module ("encoder.*"), a module, or a class of modules; modules stand for all that
+        lies below them.
+    embeddings, norms, biases : bool
+        Regularize these kinds too, where selected.  Each entry of a norm's weight or of a bias is a group of its own.
+    frozen : bool
+        Take parameters with ``requires_grad=False`` as well, because they will be trained later.
+
+    Returns
+    -------
+    ParamGroups
+        A list of groups with keys "params", "param_names" and "regularizer" (None where there is none); its ``str``
+        is the table of decisions.
+
+    Raises
+    ------
+    ValueError
+        If nothing, or nothing of what a selector of ``include`` or ``regularizer`` names, can be regularized; if a
+        selector matches nothing; if a grouped convolution has no such slices (a depthwise one has, with one filter
+        per channel); if the modules that share a parameter would group it differently; if a lazy module has not seen
+        its first input.
+
+    Notes
+    -----
+    Groups follow Section 5 of arXiv:2403.14398.  A shared parameter is regularized once, and not at all if one of its
+    roles forbids it: an output layer tied to an embedding is left alone with it.  Whole attention heads are not slices
+    along axes and not offered.  Modules that the table lacks, norms aside, are never regularized.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    if by not in WAYS:
+        raise ValueError(f"by must be 'input' or 'output', got {by!r}")
+    rules = _rules(regularizer)
+    wanted, unwanted = selectors("include", include), selectors("exclude", exclude)
+    if include is not None and not wanted:
+        raise ValueError(f"include must name something, got {include!r}")
+    allowed = {"weight": True, "embedding": embeddings, "norm": norms, "bias": biases}
+
+    def decide(uses: Uses) -> Decision:
+        parameter = uses[0].parameter
+        selector = _deciding(rules, uses)
+        if selector is None:
+            reason = "not selected"
+        elif any(selects(each, uses) for each in unwanted):
+            reason = "excluded"
+        elif wanted and not any(selects(each, uses) for each in wanted):
+            reason = "not included"
+        elif not (frozen or parameter.requires_grad):
+            reason = "frozen: requires_grad is False"
+        else:
+            reason = _forbidden(uses, allowed)
+        fitted = None if reason or selector is None else _fitted(rules[selector], uses, by)
+        return Decision(tuple(use.name for use in uses), parameter, type(uses[0].owner).__name__, fitted, reason)
+
+    places = parameter_uses(model)
+    for uses in places:
+        if is_lazy(uses[0].parameter):
+            raise ValueError(f"{uses[0].name} has no shape yet: run one batch through the model first")
+    decided = [(decide(uses), uses) for uses in places]
+    for each in unwanted:
+        _matched("exclude", each, [decision for decision, uses in decided if selects(each, uses)])
+    for each in wanted:
+        _reached("include", each, [decision for decision, uses in decided if selects(each, uses)])
+    for each in rules:
+        _reached("regularizer", each, [decision for decision, uses in decided if _deciding(rules, uses) == each])
+    return ParamGroups([decision for decision, _ in decided], frozen)
+
+
+def _rules(regularizer: Regularizer | Mapping[Selector, Regularizer]) -> dict[Selector, Regularizer]:
+    """Which regularizer is meant for what; a single one for everything."""
+    if isinstance(regularizer, Mapping):
+        rules = {each: regularizer[each] for each in selectors("regularizer", regularizer)}
+    else:
+        rules = {"*": regularizer}
+    if not rules:
+        raise ValueError("regularizer must name something, got an empty mapping")
+    for value in rules.values():
+        if not isinstance(value, Regularizer):
+            raise TypeError(f"regularizer must be a Regularizer or a mapping to them, got {value!r}")
+        if getattr(value, "labels", None) is not None:
+            raise ValueError(f"regularizer must not carry labels, its groups are chosen by `by`, got {value!r}")
+    return rules
+
+
+def _deciding(rules: Mapping[Selector, Regularizer], uses: Uses) -> Selector | None:
+    """The first selector that matches."""
+    return next((each for each in rules if selects(each, uses)), None)
+
+
+def _forbidden(uses: Uses, allowed: Mapping[str, bool]) -> str:
+    """Why a parameter must not be regularized, from the first of its roles that says so; "" if none does."""
+    for use in uses:
+        kind = role(use.owner, use.attribute, use.parameter).kind
+        if not allowed.get(kind, False):
+            what = f"unsupported: {use.attribute} of {type(use.owner).__name__}" if kind == "unsupported" else kind
+            return what if len(uses) == 1 else f"shared, and {what} as {use.name}"
+    return ""
+
+
+def _fitted(regularizer: Regularizer, uses: Uses, by: str) -> Regularizer:
+    """The regularizer with the axes that suit all uses of a parameter."""
+    shape = tuple(uses[0].parameter.shape)
+    fits = {
+        fit(regularizer, role(use.owner, use.attribute, use.parameter), by, use.name, shape): use.name for use in uses
+    }
+    if len(fits) > 1:
+        ways = ", ".join(f"{_spell_out(found)} as {name}" for found, name in fits.items())
+        raise ValueError(f"a shared parameter would be grouped in two ways, {ways}: exclude it")
+    return next(iter(fits))
+
+
+def _matched(argument: str, selector: Selector, decisions: list[Decision]) -> None:
+    if not decisions:
+        raise ValueError(f"{argument}: {spell(selector)} selects no parameter (that an earlier one has not taken)")
+
+
+def _reached(argument: str, selector: Selector, decisions: list[Decision]) -> None:
+    """Refuse a selector that regularizes nothing, saying what it selects and why that stays as it is."""
+    _matched(argument, selector, decisions)
+    if all(decision.regularizer is None for decision in decisions):
+        reasons = ", ".join(f"{d.names[0]} ({d.reason})" for d in decisions[:5]) + ", ..." * (len(decisions) > 5)
+        raise ValueError(f"{argument}: {spell(selector)} reaches no parameter that can be regularized: {reasons}")
+
+
+def _spell_out(regularizer: Regularizer | None) -> str:
+    """The regularizer on one line, without what is at its default, the axes aside."""
+    if regularizer is None:
+        return "-"
+    words = [f"{regularizer.weight:g}"]
+    for field in fields(regularizer):
+        value = getattr(regularizer, field.name)
+        if field.name != "weight" and (field.name == "dims" or value != field.default):
+            words.append(f"{field.name}={value}")
+    return f"{type(regularizer).__name__}({', '.join(words)})"
+
+
+def _pieces(regularizer: Regularizer, shape: tuple[int, ...]) -> str:
+    """How many groups of what size, or what matrix."""
+    if isinstance(regularizer, Grouped):
+        size = math.prod(shape[dim] for dim in regularizer.dims)
+        return f"{math.prod(shape) // size if size else 0} groups of {size}"
+    if isinstance(regularizer, NuclearNorm):
+        return f"matrix {shape[0]} x {math.prod(shape[1:])}"
+    return "entries"

@@ -56,7 +56,7 @@ class SampledGradient:
         """Sample indices of step t = 1, 2, ..."""
         epoch, index = divmod(t - 1, self.steps_per_epoch(problem))
         if self._shuffle.get("key") != (problem.samples, epoch):
-            order = np.random.default_rng((self.seed, epoch)).permutation(problem.samples)
+            order = np.random.default_rng((self.seed, epoch)).permutation(problem.samples or 0)
             self._shuffle.update(key=(problem.samples, epoch), order=order)
         return self._shuffle["order"][index * self.batch_size : (index + 1) * self.batch_size]
 

@@ -1,0 +1,154 @@
+"""The command ``ramda-theory``: reads arguments, calls the jobs of `ramda_theory.commands`, prints their tables."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """Bad arguments end in one line and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
+
+
+def positive(text: str) -> float:
+    """A positive finite number."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be positive and finite, got {text}")
+    return value
+
+
+def count(text: str) -> int:
+    """An integer of at least one."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+def seed(text: str) -> int:
+    """An integer of at least zero."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
+    return value
+
+
+def parser() -> Parser:
+    """The whole command line."""
+    main_parser = Parser(prog="ramda-theory", description=__doc__.split(":")[0] + ".")
+    commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+
+    identify = commands.add_parser("identify", help="when does each method find the structure of the known optimum?")
+    add_problem(identify)
+    identify.add_argument("--seeds", type=seed, nargs="+", default=[0, 1, 2], help="seeds of the batches")
+    identify.add_argument(
+        "--methods", nargs="+", help="methods, with all their settings, or e.g. RAMDA:lr=1e-2,averaging=0.1"
+    )
+    identify.add_argument("--quick", action="store_true", help="a third of the epochs, the first seed")
+    identify.add_argument("--out", type=Path, default=Path("identify"), help="folder for the results")
+
+    converge = commands.add_parser("converge", help="objective gap, dist(0, dF) and the error terms over iterations")
+    add_problem(converge)
+    converge.add_argument("--methods", nargs="+", default=["RAMDA", "RMDA", "ProxSGD", "ProxAdamW"])
+    converge.add_argument("--epochs", type=count, default=100, help="passes over the samples")
+    converge.add_argument("--batch", type=count, default=64, help="samples per gradient")
+    converge.add_argument("--full", action="store_true", help="full gradients instead of batches")
+    converge.add_argument("--seed", type=seed, default=0, help="seed of the batches")
+    converge.add_argument("--out", type=Path, default=Path("converge"), help="folder for the results")
+
+    validate = commands.add_parser("validate", help="every subproblem solver against exact references")
+    validate.add_argument("--quick", action="store_true", help="fewer and smaller cases")
+    validate.add_argument("--seed", type=seed, default=0, help="seed of the generated cases")
+    validate.add_argument("--out", type=Path, default=Path("validate"), help="folder for the results")
+    return main_parser
+
+
+def add_problem(command: argparse.ArgumentParser) -> None:
+    """``--problem`` and ``--weight``."""
+    command.add_argument("--problem", default="digits", help="name of the problem (an unknown one lists them)")
+    command.add_argument("--weight", type=positive, help="weight lambda of the regularizer")
+
+
+def run_identify(arguments: argparse.Namespace) -> int:
+    """``ramda-theory identify``."""
+    from ramda_theory.commands.identify import identify, table
+
+    runs = identify(
+        arguments.problem,
+        weight=arguments.weight,
+        seeds=arguments.seeds,
+        methods=arguments.methods,
+        quick=arguments.quick,
+        out=arguments.out,
+        progress=sys.stderr.isatty(),
+    )
+    reference = runs[0].reference
+    print(f"{arguments.problem}: F* = {reference.objective:.10f}, {reference.structure}, dist(0, dF) = ", end="")
+    print(f"{reference.stationarity:.1e}\n")
+    print(table(runs))
+    if not reference.certified:
+        print("\nno certified optimum: structures are held against the end of each run, gaps against the reference")
+    print(f"\nwrote {arguments.out / 'identify.json'} and {arguments.out / 'identify.png'}")
+    return 0
+
+
+def run_converge(arguments: argparse.Namespace) -> int:
+    """``ramda-theory converge``."""
+    from ramda_theory.commands.converge import converge, table
+
+    runs = converge(
+        arguments.problem,
+        weight=arguments.weight,
+        methods=arguments.methods,
+        epochs=arguments.epochs,
+        batch=None if arguments.full else arguments.batch,
+        seed=arguments.seed,
+        out=arguments.out,
+        progress=sys.stderr.isatty(),
+    )
+    print(table(runs))
+    print(f"\nwrote {arguments.out / 'converge.json'} and {arguments.out / 'converge.png'}")
+    return 0
+
+
+def run_validate(arguments: argparse.Namespace) -> int:
+    """``ramda-theory validate``; exit code 1 if a solver claims an accuracy it does not have."""
+    from ramda_theory.commands.validate import false_claims, table, validate
+
+    cases = validate(quick=arguments.quick, seed=arguments.seed, out=arguments.out, progress=sys.stderr.isatty())
+    print(table(cases))
+    wrong = false_claims(cases)
+    for case in wrong:
+        print(f"FALSE CLAIM: {case.solver} on {case.name} says solved, but its error is {case.error:.1e}")
+    print(f"\nwrote {arguments.out / 'validate.json'} and {arguments.out / 'validate.png'}")
+    return 1 if wrong else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script; returns the exit code."""
+    arguments = parser().parse_args(argv)
+    jobs = {"identify": run_identify, "converge": run_converge, "validate": run_validate}
+    try:
+        if arguments.out.exists() and not arguments.out.is_dir():
+            raise ValueError(f"--out must be a folder, {arguments.out} is a file")
+        return jobs[arguments.command](arguments)
+    except (ValueError, TypeError, OSError) as error:
+        print(f"ramda-theory {arguments.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(
+            f"\ninterrupted; what was finished is in {arguments.out}, and the same command goes on from there",
+            file=sys.stderr,
+        )
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

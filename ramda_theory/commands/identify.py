@@ -1,0 +1,221 @@
+"""The main job: when does each method find exactly the structure of the known optimum?"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ramda_theory.commands.settings import Setting, problem_named, select
+from ramda_theory.diagnostics import Identification, Record, identification
+from ramda_theory.files import write_json
+from ramda_theory.methods import FullGradient, SampledGradient
+from ramda_theory.problems import Problem, Reference
+from ramda_theory.regularizers.grouped import integers
+from ramda_theory.run import describe, run
+from ramda_theory.structure import Structure
+
+STAGES = (60, 120, 180, 240)
+EPOCHS, QUICK_EPOCHS, BATCH = 300, 100, 64
+
+SETTINGS = (
+    Setting("RAMDA", 1e-2),
+    Setting("RAMDA", 1e-2, 0.1),
+    Setting("RAMDA", 1e-1, 0.1, STAGES, grow=True),
+    Setting("RAMDA", 1e-1, 0.1, STAGES, grow=True, memory=200),
+    Setting("RMDA", 1.0),
+    Setting("ProxSGD", 1.0, 0.1),
+    Setting("ProxSGD", 1.0, 0.1, STAGES),
+    Setting("ProxSGD", 0.1, 0.1),
+    Setting("ProxSGD", 0.1, 0.1, STAGES),
+    Setting("ProxSGD", 1.0, 0.01, STAGES),
+    Setting("ProxAdamW", 1e-2),
+    Setting("ProxAdamW", 1e-2, milestones=STAGES),
+    Setting("ProxAdamW", 1e-3),
+    Setting("ProxAdamW", 1e-3, milestones=STAGES),
+)
+"""What is compared: settings that identify the digits' pixels and settings that do not."""
+
+
+@dataclass(frozen=True)
+class IdentifyRun:
+    """One method, setting and seed, beside the reference it is held against."""
+
+    setting: Setting
+    seed: int
+    record: Record
+    reference: Reference
+    target: Structure
+
+    @property
+    def w_hat(self) -> Identification:
+        """Of What."""
+        return identification(self.record.structures_hat, self.target)
+
+    @property
+    def w(self) -> Identification:
+        """Of W."""
+        return identification(self.record.structures_w, self.target)
+
+    @property
+    def gap(self) -> float:
+        """F(What) - F* at the end."""
+        return float(self.record.metrics["objective"][-1]) - self.reference.objective
+
+    def to_dict(self) -> dict[str, Any]:
+        """The entry of ``identify.json``."""
+        return {
+            "method": self.setting.method,
+            "settings": self.setting.label,
+            "seed": self.seed,
+            "iterations": self.w_hat.steps,
+            "identification_time": self.w_hat.time,
+            "identification_time_w": self.w.time,
+            "final_structure_error": self.w_hat.final_error,
+            "final_structure_error_w": self.w.final_error,
+            "held_for": self.w_hat.held_for,
+            "objective_gap": self.gap,
+            "nondegeneracy_margin": self.reference.margin,
+        }
+
+
+def identify(
+    problem: str | Problem = "digits",
+    *,
+    weight: float | None = None,
+    seeds: Sequence[int] = (0, 1, 2),
+    methods: Sequence[str] | None = None,
+    quick: bool = False,
+    out: str | Path | None = None,
+    progress: bool = False,
+    on_run: Callable[[IdentifyRun], None] | None = None,
+) -> list[IdentifyRun]:
+    """Run methods on a problem and find the iteration at which each has its optimum's structure for good.
+
+    Parameters
+    ----------
+    problem : str or Problem
+        A name of `ramda_theory.problems.PROBLEMS`, or a problem.
+    weight : float, optional
+        lambda of a named problem.
+    seeds : sequence of int
+        Of the batches.
+    methods : sequence of str, optional
+        Method names (all their settings in `SETTINGS`) or items such as ``"RAMDA:lr=1e-2,averaging=0.1"``.
+    quick : bool
+        A third of the epochs, the first seed.
+    out : path, optional
+        Folder for ``identify.json``, ``identify.png`` and the runs.  Runs found there are not repeated, and an
+        unfinished one goes on from its checkpoint.
+    progress : bool
+        Show a bar for each run.
+    on_run : callable, optional
+        Called with each finished run.
+
+    Returns
+    -------
+    list of IdentifyRun
+
+    Raises
+    ------
+    ValueError
+        Unknown names, no seeds, values out of range.
+    """
+    settings = select(SETTINGS, methods)
+    seeds = integers("seeds", seeds)
+    if not seeds or min(seeds) < 0:
+        raise ValueError(f"seeds must be nonnegative integers, at least one, got {seeds}")
+    if isinstance(problem, str):
+        problem = problem_named(problem, weight)
+    elif weight is not None:
+        raise ValueError("weight applies to a named problem only; a Problem carries its own regularizer")
+    epochs, seeds = (QUICK_EPOCHS, seeds[:1]) if quick else (EPOCHS, seeds)
+    reference = problem.solution()
+    finished: list[IdentifyRun] = []
+    for setting in settings:
+        for seed in seeds:
+            finished.append(_one(problem, setting.scaled(epochs / EPOCHS), seed, epochs, reference, out, progress))
+            if on_run is not None:
+                on_run(finished[-1])
+            if out is not None:
+                write_json(Path(out) / "identify.json", [entry.to_dict() for entry in finished])
+    if out is not None:
+        from ramda_theory.plots import plot_identification
+
+        plot_identification(problem, finished, Path(out) / "identify.png")
+    return finished
+
+
+def _one(
+    problem: Problem,
+    setting: Setting,
+    seed: int,
+    epochs: int,
+    reference: Reference,
+    out: str | Path | None,
+    progress: bool,
+) -> IdentifyRun:
+    sampled = problem.samples is not None and setting.method not in ("PG", "FISTA")
+    gradients = SampledGradient(min(BATCH, problem.samples or 1), seed) if sampled else FullGradient()
+    # A run has as many steps whatever an epoch is, so that methods on full gradients are not cut short.
+    per_epoch = SampledGradient(min(BATCH, problem.samples)).steps_per_epoch(problem) if problem.samples else 28
+    steps = epochs * per_epoch
+    method, schedule = setting.build(problem, per_epoch)
+    checkpoint = None
+    if out is not None:
+        description = json.dumps([describe(problem, method, schedule, gradients), steps], sort_keys=True)
+        key = hashlib.sha256(description.encode()).hexdigest()[:12]
+        checkpoint = Path(out) / "runs" / f"{setting.method}-{seed}-{key}.npz"
+    result = run(
+        problem,
+        method,
+        schedule,
+        steps,
+        gradients=gradients,
+        measure_every=4 * per_epoch,
+        checkpoint=checkpoint,
+        progress=f"{setting.method} {setting.label}, seed {seed}" if progress else False,
+    )
+    # A stationary point that is only approximate has no structure to be held against: then the run's own end is.
+    trace = result.record.structures_hat
+    return IdentifyRun(
+        setting, seed, result.record, reference, reference.structure if reference.certified else trace[-1]
+    )
+
+
+def table(runs: Sequence[IdentifyRun]) -> str:
+    """One row per method and setting; where seeds differ, their values follow one another."""
+    rows = [
+        (
+            *("method", "setting", "T0 of w_hat", "T0 of w", "wrong w_hat", "wrong w", "held for"),
+            *("gap", "margin"),
+        )
+    ]
+    groups: dict[Setting, list[IdentifyRun]] = {}
+    for entry in runs:
+        groups.setdefault(entry.setting, []).append(entry)
+
+    def joined(values: Sequence[Any]) -> str:
+        texts = ["never" if value is None else str(value) for value in values]
+        return texts[0] if len(set(texts)) == 1 else " ".join(texts)
+
+    for setting, group in groups.items():
+        rows.append(
+            (
+                setting.method,
+                setting.label,
+                joined([entry.w_hat.time for entry in group]),
+                joined([entry.w.time for entry in group]),
+                joined([entry.w_hat.final_error for entry in group]),
+                joined([entry.w.final_error for entry in group]),
+                joined([entry.w_hat.held_for for entry in group]),
+                f"{max(entry.gap for entry in group):.1e}",
+                f"{group[0].reference.margin:.3f}",
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])

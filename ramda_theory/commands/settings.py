@@ -1,0 +1,169 @@
+"""Which methods a command runs, with which settings, read from text such as ``RAMDA:lr=1e-2,averaging=0.1``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+from ramda_theory.methods import FISTA, MADGRAD, MDA, RAMDA, RMDA, Method, ProxGen, ProxSGD, Schedule
+from ramda_theory.problems import PROBLEMS, Problem
+
+METHODS = ("RAMDA", "RMDA", "ProxSGD", "ProxAdamW", "MADGRAD", "MDA", "PG", "FISTA")
+
+DEFAULT_LR = {"RAMDA": 1e-2, "MADGRAD": 1e-2, "RMDA": 1.0, "MDA": 1.0, "ProxSGD": 1.0, "ProxAdamW": 1e-3}
+"""Learning rates that suit the digits problem; those in units of 1/L are rescaled to other problems (`Setting`)."""
+
+IN_UNITS_OF_STEP = ("RMDA", "MDA", "ProxSGD")
+DETERMINISTIC = ("PG", "FISTA")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A method and its schedule, in epochs and in the digits problem's units.
+
+    Attributes
+    ----------
+    method : str
+        One of `METHODS`.
+    lr : float
+        Learning rate on the digits problem.  That of a method without a preconditioner scales with 1/L: on another
+        problem it is multiplied by L(digits)/L.  PG and FISTA always take 1/L.
+    averaging : float
+        c; for ProxSGD that of its momentum.
+    milestones : tuple of int
+        In epochs.  Dual averaging restarts there, the others only decay their learning rate.
+    gamma, memory, grow
+        As in `Schedule` (``grow`` is ``grow_averaging``).
+    """
+
+    method: str
+    lr: float
+    averaging: float = 1.0
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    memory: int = 0
+    grow: bool = False
+
+    @property
+    def label(self) -> str:
+        """The settings in words."""
+        return self._words(f" {','.join(map(str, self.milestones))}")
+
+    @property
+    def short_label(self) -> str:
+        """`label` without the milestones' epochs."""
+        return self._words("")
+
+    def _words(self, epochs: str) -> str:
+        if self.method in DETERMINISTIC:
+            return "step 1/L"
+        words = [f"lr {self.lr:g}"]
+        if self.method != "ProxAdamW":
+            words.append(f"averaging {self.averaging:g}" + (" -> 1" if self.grow else ""))
+        if self.milestones:
+            dual = self.method in ("RAMDA", "RMDA", "MADGRAD", "MDA")
+            words.append(("stages" if dual else "decay") + epochs)
+            if self.gamma != 0.1:
+                words.append(f"gamma {self.gamma:g}")
+        if self.memory:
+            words.append(f"memory {self.memory}")
+        return ", ".join(words)
+
+    def scaled(self, factor: float) -> Setting:
+        """With milestones in proportion to a run ``factor`` times as long."""
+        return replace(self, milestones=tuple(max(1, round(factor * epoch)) for epoch in self.milestones))
+
+    def build(self, problem: Problem, steps_per_epoch: int) -> tuple[Method, Schedule]:
+        """The method and the schedule, in steps, on a problem."""
+        psi = problem.regularizer
+        methods: dict[str, Any] = {
+            "RAMDA": lambda: RAMDA(psi),
+            "RMDA": lambda: RMDA(psi),
+            "ProxSGD": lambda: ProxSGD(psi),
+            "ProxAdamW": lambda: ProxGen(psi),
+            "MADGRAD": MADGRAD,
+            "MDA": MDA,
+            "PG": lambda: FISTA(psi, accelerate=False),
+            "FISTA": lambda: FISTA(psi),
+        }
+        if self.method in DETERMINISTIC:
+            if problem.lipschitz is None:
+                raise ValueError(f"{self.method} needs a problem with a Lipschitz constant, {problem.name} has none")
+            return methods[self.method](), Schedule(1.0 / problem.lipschitz)
+        lr = self.lr
+        if self.method in IN_UNITS_OF_STEP and problem.lipschitz is not None:
+            lr *= digits_lipschitz() / problem.lipschitz
+        return methods[self.method](), Schedule(
+            lr,
+            self.averaging,
+            eps=1e-8 if self.method == "ProxAdamW" else 1e-6,
+            milestones=tuple(steps_per_epoch * epoch for epoch in self.milestones),
+            gamma=self.gamma,
+            memory=self.memory,
+            grow_averaging=self.grow,
+        )
+
+
+@cache
+def digits_lipschitz() -> float:
+    """L of the digits problem, the unit of learning rates."""
+    return PROBLEMS["digits"]().lipschitz or 1.0
+
+
+def parse_setting(text: str) -> Setting:
+    """Read ``METHOD[:key=value,...]``; keys lr, averaging, gamma, memory, grow and milestones (epochs, joined by /).
+
+    Raises
+    ------
+    ValueError
+        Naming the unknown method or key, or the value that is no number.
+    """
+    method, _, rest = text.partition(":")
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}; choose from {', '.join(METHODS)}")
+    values: dict[str, Any] = {"lr": DEFAULT_LR.get(method, 1.0)}
+    if method == "ProxSGD":
+        values["averaging"] = 0.1
+    readers: dict[str, Callable[[str], Any]] = {
+        "lr": float,
+        "averaging": float,
+        "gamma": float,
+        "memory": int,
+        "grow": lambda value: {"true": True, "false": False}[value.lower()],
+        "milestones": lambda value: tuple(int(epoch) for epoch in value.split("/")),
+    }
+    for item in filter(None, rest.split(",")):
+        key, _, value = item.partition("=")
+        if key not in readers:
+            raise ValueError(f"unknown setting {key!r} of {method}; choose from {', '.join(readers)}")
+        try:
+            values[key] = readers[key](value)
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"{key} of {method} cannot be read from {value!r}") from error
+    setting = Setting(method, **values)
+    if not (math.isfinite(setting.lr) and setting.lr > 0):
+        raise ValueError(f"lr of {method} must be positive, got {setting.lr!r}")
+    Schedule(setting.lr, setting.averaging, milestones=setting.milestones, gamma=setting.gamma, memory=setting.memory)
+    return setting
+
+
+def problem_named(name: str, weight: float | None) -> Problem:
+    """The problem of a name, with clear errors."""
+    if name not in PROBLEMS:
+        raise ValueError(f"unknown problem {name!r}; choose from {', '.join(PROBLEMS)}")
+    return PROBLEMS[name](weight=weight)
+
+
+def select(settings: Sequence[Setting], methods: Sequence[str] | None) -> list[Setting]:
+    """The settings of the given methods; an item with its own settings (``RAMDA:lr=1e-2``) stands for itself."""
+    if methods is None:
+        return list(settings)
+    chosen: list[Setting] = []
+    for text in methods:
+        parsed = parse_setting(text)
+        listed = [setting for setting in settings if setting.method == text]
+        chosen += listed or [parsed]
+    return chosen

@@ -1,0 +1,151 @@
+"""The contract of a problem F = f + psi and of its reference solution."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ramda_theory.regularizers import Regularizer
+from ramda_theory.structure import Structure
+
+CERTIFIED = 1e-10
+"""A reference solution is certified when its dist(0, dF) is at most this."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A (nearly) stationary point of F and what was measured there.
+
+    Attributes
+    ----------
+    point : float64 array
+        The point itself, read-only.
+    objective : float
+        F(point).
+    stationarity : float
+        dist(0, dF(point)), evaluated afresh.
+    structure : Structure
+        Active manifold of psi at the point.
+    margin : float
+        Nondegeneracy margin of psi for -grad f(point); see `Regularizer.nondegeneracy_margin`.
+    certified : bool
+        Whether ``stationarity`` <= 1e-10.
+    origin : str
+        How the point was obtained.
+    """
+
+    point: np.ndarray
+    objective: float
+    stationarity: float
+    structure: Structure
+    margin: float
+    certified: bool
+    origin: str
+
+
+class Problem(ABC):
+    """minimise F(w) = f(w) + psi(w) with f = mean_i f_i smooth, over NumPy float64 arrays of one shape.
+
+    Attributes
+    ----------
+    name : str
+        Short name.
+    regularizer : Regularizer
+        psi.
+    initial : float64 array
+        Where runs start, read-only (a run takes a copy).
+    samples : int or None
+        Number of terms of the finite sum.
+    convex : bool
+        Whether f is convex.
+    lipschitz : float or None
+        A Lipschitz constant of grad f, None where there is none.
+    known_point : float64 array or None
+        A solution known by construction.
+
+    Notes
+    -----
+    Methods do not validate their arguments: they are called in the innermost loop of every run.
+    """
+
+    known_point: np.ndarray | None = None
+
+    def __init__(
+        self,
+        name: str,
+        regularizer: Regularizer,
+        initial: np.ndarray,
+        samples: int | None,
+        convex: bool,
+        lipschitz: float | None,
+    ) -> None:
+        if not isinstance(regularizer, Regularizer):
+            raise TypeError(f"regularizer must be a Regularizer, got {regularizer!r}")
+        regularizer.structure(initial)  # refuses groups that do not fit the shape
+        self.name = name
+        self.regularizer = regularizer
+        self.initial = np.array(initial, dtype=np.float64)
+        self.initial.flags.writeable = False
+        self.samples = samples
+        self.convex = convex
+        self.lipschitz = lipschitz
+
+    # -- the smooth part --------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def value_and_gradient(self, w: np.ndarray) -> tuple[float, np.ndarray]:
+        """f(w) and grad f(w)."""
+
+    @abstractmethod
+    def batch_gradient(self, w: np.ndarray, batch: np.ndarray) -> np.ndarray:
+        """Mean of grad f_i(w) over the sample indices ``batch`` (integer array; repeated indices count again)."""
+
+    def value(self, w: np.ndarray) -> float:
+        """f(w)."""
+        return self.value_and_gradient(w)[0]
+
+    def gradient(self, w: np.ndarray) -> np.ndarray:
+        """grad f(w)."""
+        return self.value_and_gradient(w)[1]
+
+    def hessian(self, w: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+        """The map d -> (Hessian of f at w) d; here a central difference of `gradient`, good to about 1e-9."""
+        reach = np.cbrt(np.finfo(np.float64).eps) * (1.0 + float(np.linalg.norm(w)))
+
+        def product(d: np.ndarray) -> np.ndarray:
+            length = float(np.linalg.norm(d))
+            if length == 0:
+                return np.zeros_like(w)
+            h = reach / length
+            return (self.gradient(w + h * d) - self.gradient(w - h * d)) / (2.0 * h)
+
+        return product
+
+    # -- the sum ----------------------------------------------------------------------------------------------------
+
+    def objective(self, w: np.ndarray) -> float:
+        """F(w) = f(w) + psi(w)."""
+        return self.value(w) + float(self.regularizer.value(w))
+
+    def stationarity(self, w: np.ndarray) -> float:
+        """dist(0, dF(w)), exact."""
+        return float(self.regularizer.subdifferential_distance(w, self.gradient(w)))
+
+    def solution(self) -> Reference:
+        """The reference solution: planted, or computed at the first call and kept (seconds)."""
+        return self._solution
+
+    @cached_property
+    def _solution(self) -> Reference:
+        from ramda_theory.problems.reference import find_reference, reference_at
+
+        if self.known_point is not None:
+            return reference_at(self, self.known_point, "planted: the data were built around it")
+        return find_reference(self)
+
+    def __repr__(self) -> str:
+        return f"<problem {self.name!r}: w of shape {self.initial.shape}, {self.samples} samples, {self.regularizer!r}>"

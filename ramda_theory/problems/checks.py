@@ -1,0 +1,57 @@
+"""What the constructors of problems demand of their arguments."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from ramda_theory.arrays import real
+
+
+def integer(name: str, value: Any, minimum: int, maximum: int | None = None, why: str = "") -> int:
+    """``value`` as an int in [minimum, maximum]; ``why`` explains the upper bound in the error message."""
+    try:
+        number = operator.index(value)
+    except TypeError as error:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from error
+    if number < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {number}")
+    if maximum is not None and number > maximum:
+        raise ValueError(f"{name} must be at most {maximum}{f' ({why})' if why else ''}, got {number}")
+    return number
+
+
+def fraction(name: str, value: Any) -> float:
+    """``value`` as a float in [0, 1]."""
+    number = real(name, value, minimum=0.0)
+    if number > 1:
+        raise ValueError(f"{name} must be in [0, 1], got {value!r}")
+    return number
+
+
+def matrix(name: str, value: Any) -> np.ndarray:
+    """``value`` as a finite, nonempty, C-contiguous float64 matrix of its own."""
+    return _finite(name, value, 2)
+
+
+def vector(name: str, value: Any, length: int, why: str) -> np.ndarray:
+    """``value`` as a finite float64 vector of its own with ``length`` entries, ``why`` it must have that many."""
+    array = _finite(name, value, 1)
+    if array.size != length:
+        raise ValueError(f"{name} must have {length} entries ({why}), got {array.size}")
+    return array
+
+
+def _finite(name: str, value: Any, ndim: int) -> np.ndarray:
+    kind = "matrix" if ndim == 2 else "vector"
+    try:
+        array = np.array(value, dtype=np.float64, order="C")
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name} must be a {kind} of real numbers, got {type(value).__name__}") from error
+    if array.ndim != ndim or not array.size:
+        raise ValueError(f"{name} must be a nonempty {kind}, got shape {array.shape}")
+    if not np.all(np.isfinite(array)):
+        raise ValueError(f"{name} must be finite, it holds NaN or Inf")
+    return array

@@ -13,6 +13,7 @@ from ramda_theory.files import write_atomically
 from ramda_theory.structure import Pattern, Structure
 
 if TYPE_CHECKING:
+    from ramda_theory.commands.converge import ConvergeRun
     from ramda_theory.commands.identify import IdentifyRun
     from ramda_theory.problems import Problem
 
@@ -162,9 +163,7 @@ def draw_structures(figure, panels: Sequence[tuple[str, Structure]], target: Str
         for value, mark in ((2, "+"), (3, "x")):
             rows, cols = np.nonzero(grid == value)
             axis.plot(cols, rows, mark, color="black", markersize=4, markeredgewidth=0.8)
-        axis.set_xlabel(
-            f"{int(np.count_nonzero(own))} nonzero, {int(np.count_nonzero(own != right))} wrong", fontsize=7.5
-        )
+        axis.set_xlabel(f"{structure.count} nonzero\n{int(np.count_nonzero(own != right))} wrong", fontsize=7.5)
     if isinstance(target, Pattern):
         names = ("rightly zero", "rightly nonzero", "wrongly nonzero (+)", "wrongly zero (x)")
         handles = [Patch(facecolor=c, edgecolor="#999999", label=n) for c, n in zip(colours, names, strict=True)]
@@ -172,3 +171,45 @@ def draw_structures(figure, panels: Sequence[tuple[str, Structure]], target: Str
         figure.legend(
             handles=handles, loc="outside lower center", ncols=4, title=f"{noun} of $\\hat{{w}}$ at the end of the run"
         )
+
+
+def plot_convergence(runs: Sequence[ConvergeRun], path: str | Path) -> Path:
+    """Objective gap and dist(0, dF) of every run; below, for each dual averaging run, the three terms of (28)."""
+    dual = [entry for entry in runs if "model_error" in entry.metrics][:4]
+    with style():
+        figure = new_figure(7.2, 5.6 if dual else 3.2)
+        parts = figure.subfigures(2, 1, height_ratios=[1.25, 1.0]) if dual else [figure]
+        gap_axes, distance_axes = parts[0].subplots(1, 2)
+        for index, entry in enumerate(runs):
+            look = line_style(index) | {
+                "linewidth": 1.4,
+                "label": f"{entry.setting.method}: {entry.setting.short_label}",
+            }
+            steps = entry.metrics["step"]
+            gap_axes.loglog(steps, np.maximum(entry.gap, 1e-16), **look)
+            distance_axes.loglog(steps, np.maximum(entry.metrics["stationarity"], 1e-16), **look)
+        gap_axes.set(xlabel="iteration", ylabel=r"$F(\hat{w}) - F^\star$", title="Objective gap")
+        distance_axes.set(xlabel="iteration", ylabel=r"dist$(0, \partial F(\hat{w}))$", title="Stationarity")
+        parts[0].legend(*gap_axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+        if dual:
+            term_axes = np.atleast_1d(parts[1].subplots(1, len(dual), sharey=True))
+            for axes, entry in zip(term_axes, dual, strict=True):
+                draw_error_terms(axes, entry)
+            term_axes[0].set_ylabel("terms of (28)")
+            parts[1].legend(*term_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return save_figure(figure, path)
+
+
+def draw_error_terms(axes, entry: ConvergeRun) -> None:
+    """dist(0, dF(What)) and the three terms of (28) that bound it."""
+    metrics = entry.metrics
+    terms = {
+        "stationarity": r"dist$(0, \partial F(\hat{w}))$",
+        "model_error": r"$\|\nabla f(\hat{w}) - V/\alpha\|$",
+        "metric_error": r"$\|P(\hat{w} - w_0)\|/\alpha$",
+        "subproblem_error": r"residual of (7) $/\alpha$",
+    }
+    for index, (name, label) in enumerate(terms.items()):
+        values = np.where(metrics[name] > 0, metrics[name], np.nan)
+        axes.loglog(metrics["step"], values, label=label, linewidth=1.3, **line_style(index))
+    axes.set(xlabel="iteration", title=f"{entry.setting.method}: {entry.setting.short_label}")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ramda_theory.commands.settings import Setting, problem_named, select
+from ramda_theory.commands.text import aligned
 from ramda_theory.diagnostics import Identification, Record, identification
 from ramda_theory.files import write_json
 from ramda_theory.methods import FullGradient, SampledGradient
@@ -188,12 +189,8 @@ def _one(
 
 def table(runs: Sequence[IdentifyRun]) -> str:
     """One row per method and setting; where seeds differ, their values follow one another."""
-    rows = [
-        (
-            *("method", "setting", "T0 of w_hat", "T0 of w", "wrong w_hat", "wrong w", "held for"),
-            *("gap", "margin"),
-        )
-    ]
+    heading = ("method", "setting", "T0 of w_hat", "T0 of w", "wrong w_hat", "wrong w", "held for", "gap", "margin")
+    rows: list[Sequence[str]] = [heading]
     groups: dict[Setting, list[IdentifyRun]] = {}
     for entry in runs:
         groups.setdefault(entry.setting, []).append(entry)
@@ -216,6 +213,4 @@ def table(runs: Sequence[IdentifyRun]) -> str:
                 f"{group[0].reference.margin:.3f}",
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+    return aligned(rows)

@@ -15,6 +15,7 @@ from ramda_theory.structure import Pattern, Structure
 if TYPE_CHECKING:
     from ramda_theory.commands.converge import ConvergeRun
     from ramda_theory.commands.identify import IdentifyRun
+    from ramda_theory.commands.validate import Case
     from ramda_theory.problems import Problem
 
 # Okabe & Ito's palette, in an order whose lightness alternates.
@@ -207,9 +208,50 @@ def draw_error_terms(axes, entry: ConvergeRun) -> None:
         "stationarity": r"dist$(0, \partial F(\hat{w}))$",
         "model_error": r"$\|\nabla f(\hat{w}) - V/\alpha\|$",
         "metric_error": r"$\|P(\hat{w} - w_0)\|/\alpha$",
-        "subproblem_error": r"residual of (7) $/\alpha$",
+        "subproblem_error": r"residual of (7) $/\alpha$ (off the scale if exact)",
     }
     for index, (name, label) in enumerate(terms.items()):
         values = np.where(metrics[name] > 0, metrics[name], np.nan)
         axes.loglog(metrics["step"], values, label=label, linewidth=1.3, **line_style(index))
-    axes.set(xlabel="iteration", title=f"{entry.setting.method}: {entry.setting.short_label}")
+    # Exact solutions leave a residual at rounding level, far below: keep the axis to the terms that matter.
+    floor = min(np.nanmin(np.where(metrics[name] > 0, metrics[name], np.nan)) for name in list(terms)[:3])
+    residual = metrics["subproblem_error"]
+    lowest = floor if np.nanmax(residual) < 1e-6 * floor else max(1e-6 * floor, float(np.nanmin(residual)))
+    words = entry.setting.short_label.split(", ")
+    lines = [", ".join(words[:2]), *([", ".join(words[2:])] if words[2:] else [])]
+    axes.set(xlabel="iteration", title="\n".join([entry.setting.method, *lines]), ylim=(0.3 * lowest, None))
+    axes.title.set_fontsize(7.5)
+
+
+def plot_validation(cases: Sequence[Case], path: str | Path) -> Path:
+    """Error against iterations of every solver, one panel for each spread of the metric; open marks are not solved."""
+    spreads = list(dict.fromkeys(case.name.rpartition(" ")[2] for case in cases))
+    solvers = list(dict.fromkeys(case.solver for case in cases))
+    marks = "osD^v*P"
+    with style():
+        figure = new_figure(7.2, 3.2)
+        panels = np.atleast_1d(figure.subplots(1, len(spreads), sharey=True))
+        for axes, spread in zip(panels, spreads, strict=True):
+            for index, solver in enumerate(solvers):
+                own = [case for case in cases if case.solver == solver and case.name.endswith(f" {spread}")]
+                colour = COLOURS[index % len(COLOURS)]
+                for solved in (True, False):
+                    group = [case for case in own if (case.status == "solved") == solved]
+                    axes.scatter(
+                        [max(case.iterations, 0.7) for case in group],
+                        [max(case.error, 1e-17) for case in group],
+                        s=16,
+                        marker=marks[index % len(marks)],
+                        edgecolors=colour,
+                        facecolors=colour if solved else "none",
+                        linewidths=0.9,
+                        label=solver if solved else None,
+                        clip_on=False,
+                    )
+            axes.set(xscale="log", yscale="log", xlabel="iterations (0 drawn at 0.7)", title=f"spread of P: {spread}")
+        panels[0].set_ylabel("relative error to the reference")
+        handles = {
+            solver: handle for axes in panels for handle, solver in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    return save_figure(figure, path)

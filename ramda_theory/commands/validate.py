@@ -1,0 +1,219 @@
+"""Every subproblem solver against exact references: error, residual, iterations, time, and whether its claim holds."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ramda_theory.commands.text import aligned
+from ramda_theory.files import write_json
+from ramda_theory.regularizers import (
+    L1,
+    MCP,
+    SCAD,
+    ElasticNet,
+    GroupLasso,
+    GroupMCP,
+    NuclearNorm,
+    Regularizer,
+    SparseGroupLasso,
+)
+from ramda_theory.subproblem import ProximalGradient, Subproblem, solve
+from ramda_theory.subproblem.bisection import bisection_reference
+from ramda_theory.subproblem.solve import Solver
+
+REGULARIZERS: tuple[Regularizer, ...] = (
+    L1(1.0),
+    ElasticNet(1.0, 0.5),
+    MCP(1.0, 3.0),
+    SCAD(1.0, 3.7),
+    GroupLasso(1.0),
+    SparseGroupLasso(1.0, 0.5),
+    GroupMCP(1.0, 3.0),
+    NuclearNorm(1.0),
+)
+SPREADS = (4.0, 1e4, 1e8)
+SIZES = ((8, 6), (64, 64))
+TOLERANCES = (1e-4, 1e-9)
+"""Residual tolerances, relative to the magnitude of the data."""
+
+SOLVERS: dict[str, str | Solver] = {
+    "exact": "exact",
+    "PG": "proximal_gradient",
+    "PG per group": ProximalGradient(step="group"),
+    "PG, relative decrease": ProximalGradient(stopping="relative_decrease"),
+    "accelerated": "accelerated",
+    "newton_raphson": "newton_raphson",
+    "cvxpy": "cvxpy",
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One solver on one generated subproblem.
+
+    Attributes
+    ----------
+    name : str
+        Regularizer, size and spread of the metric.
+    solver : str
+    tolerance, residual : float
+        Of (7), divided by the magnitude of the data.
+    error : float
+        ||x - x*|| / ||x*|| against the reference.
+    iterations : int
+    milliseconds : float
+    status : str
+    claim_holds : bool
+        False if the status says "solved" and the reference shows otherwise: for convex psi ||x - x*||_P above the
+        bound that the tolerance implies, for nonconvex psi an objective above the reference's where the solver is
+        exact (the others claim a stationary point only).
+    """
+
+    name: str
+    solver: str
+    tolerance: float
+    residual: float
+    error: float
+    iterations: int
+    milliseconds: float
+    status: str
+    claim_holds: bool
+
+
+def generated(regularizer: Regularizer, shape: tuple[int, int], spread: float, seed: int) -> Subproblem:
+    """A subproblem whose metric spans ``spread`` and about half of whose pieces are zero at the solution."""
+    rng = np.random.default_rng((seed, *shape, int(np.log10(spread) * 10)))
+    metric = np.exp(np.log(spread) * (rng.random(shape) - 0.5))
+    if isinstance(regularizer, GroupMCP):
+        metric = metric / metric.min()  # exact solutions need metric > weight_sum/gamma
+    b = rng.standard_normal(shape)
+    if isinstance(regularizer, NuclearNorm):
+        b = rng.standard_normal((shape[0], 3)) @ rng.standard_normal((3, shape[1])) + 0.3 * b
+    b = b * np.sqrt(metric)
+    alpha = 0.5 * float(regularizer.critical_weight(b))
+    if isinstance(regularizer, GroupMCP):
+        alpha = min(alpha, 0.9 * regularizer.gamma)
+    anchor = rng.standard_normal(shape)
+    return Subproblem(anchor, metric * anchor - b, metric, alpha, regularizer)
+
+
+def reference_solution(problem: Subproblem) -> tuple[np.ndarray, float]:
+    """The minimiser and a bound on its error in the metric: bisection, or for the nuclear norm a certified long run."""
+    if isinstance(problem.regularizer, NuclearNorm):
+        point = solve(problem, "accelerated", tolerance=1e-13 * problem.magnitude, max_iter=50_000).point
+        return point, float(problem.error_bound(point))
+    point = np.asarray(bisection_reference(problem), dtype=float)
+    return point, 1e-15 * float(np.linalg.norm(np.sqrt(problem.metric) * point))
+
+
+def applicable(name: str, problem: Subproblem) -> bool:
+    """Whether a solver can be asked to solve this subproblem at all, and in reasonable time."""
+    psi = problem.regularizer
+    if name == "exact":
+        return psi.has_metric_prox(problem.metric, problem.weight_sum)
+    if name == "PG per group":
+        return psi.separable
+    if name == "accelerated":
+        return psi.convex
+    if name == "newton_raphson":
+        return isinstance(psi, GroupLasso)
+    if name == "cvxpy":
+        return psi.convex and problem.anchor.size <= 64
+    return True
+
+
+def validate(
+    *, quick: bool = False, seed: int = 0, out: str | Path | None = None, progress: bool = False
+) -> list[Case]:
+    """Run every applicable solver on generated subproblems and hold its answer against the reference.
+
+    Parameters
+    ----------
+    quick : bool
+        The small size only.
+    seed : int
+        Of the generated subproblems.
+    out : path, optional
+        Folder for ``validate.json`` and ``validate.png``.
+    progress : bool
+        Show a bar.
+
+    Returns
+    -------
+    list of Case
+    """
+    sizes = SIZES[:1] if quick else SIZES
+    plan = [(psi, size, spread) for psi in REGULARIZERS for size in sizes for spread in SPREADS]
+    if progress:
+        from tqdm import tqdm
+
+        plan = tqdm(plan, unit="problem", leave=False)
+    cases = [case for psi, size, spread in plan for case in cases_of(psi, size, spread, seed)]
+    if out is not None:
+        from ramda_theory.plots import plot_validation
+
+        write_json(Path(out) / "validate.json", [asdict(case) for case in cases])
+        plot_validation(cases, Path(out) / "validate.png")
+    return cases
+
+
+def cases_of(psi: Regularizer, shape: tuple[int, int], spread: float, seed: int) -> Iterator[Case]:
+    """All solvers and tolerances on one generated subproblem."""
+    problem = generated(psi, shape, spread, seed)
+    reference, reference_error = reference_solution(problem)
+    name = f"{type(psi).__name__} {shape[0]}x{shape[1]}, spread {spread:.0e}"
+    for solver_name, solver in SOLVERS.items():
+        if not applicable(solver_name, problem):
+            continue
+        one_shot = solver_name in ("exact", "cvxpy", "newton_raphson", "PG, relative decrease")
+        for tolerance in TOLERANCES[-1:] if one_shot else TOLERANCES:
+            clock = time.perf_counter()
+            solution = solve(problem, solver, tolerance=tolerance * problem.magnitude, max_iter=2000)
+            elapsed = time.perf_counter() - clock
+            yield Case(
+                name=name,
+                solver=solver_name,
+                tolerance=tolerance,
+                residual=solution.residual / problem.magnitude,
+                error=float(np.linalg.norm(solution.point - reference) / np.linalg.norm(reference)),
+                iterations=solution.iterations,
+                milliseconds=1e3 * elapsed,
+                status=solution.status,
+                claim_holds=solution.status != "solved"
+                or holds(problem, solver_name, solution.point, reference, tolerance, reference_error),
+            )
+
+
+def holds(
+    problem: Subproblem, solver: str, point: np.ndarray, reference: np.ndarray, tolerance: float, reference_error: float
+) -> bool:
+    """Whether a point called solved is as close to the reference as that claim implies."""
+    if problem.regularizer.convex:
+        # s in dQ(x) with ||s|| <= eps implies ||x - x*||_P <= ||s||_{P^-1} <= eps / sqrt(min P)
+        bound = tolerance * problem.magnitude / np.sqrt(problem.metric.min())
+        return bool(np.linalg.norm(np.sqrt(problem.metric) * (point - reference)) <= bound + reference_error)
+    return solver != "exact" or problem.increase(point, reference) <= 1e-12 * abs(float(problem.objective(reference)))
+
+
+def false_claims(cases: Sequence[Case]) -> list[Case]:
+    """The cases whose "solved" the reference contradicts."""
+    return [case for case in cases if not case.claim_holds]
+
+
+def table(cases: Sequence[Case]) -> str:
+    """A row for each solver and subproblem, at the tightest tolerance."""
+    rows: list[Sequence[Any]] = [
+        ("subproblem", "solver", "error", "residual", "tolerance", "iterations", "ms", "status", "claim")
+    ]
+    for case in cases:
+        if case.tolerance == TOLERANCES[-1]:
+            numbers = (f"{case.error:.1e}", f"{case.residual:.1e}", f"{case.tolerance:.0e}", str(case.iterations))
+            claim = "-" if case.status != "solved" else "holds" if case.claim_holds else "FALSE"
+            rows.append((case.name, case.solver, *numbers, f"{case.milliseconds:.2f}", case.status, claim))
+    return aligned(rows)

@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ramda_theory.commands.text import aligned
 from ramda_theory.optim.roles import WAYS, fit, role
 from ramda_theory.optim.selection import Selector, Uses, parameter_uses, selectors, selects, spell
-from ramda_theory.optim.table import format_table
 from ramda_theory.regularizers import NuclearNorm, Regularizer
 from ramda_theory.regularizers.grouped import Grouped
 
@@ -71,8 +71,8 @@ class ParamGroups(list[dict[str, Any]]):
         header = ("parameter", "module", "shape", "regularizer", "groups, or why none")
         reached = sum(d.parameter.numel() for d in self.decisions if d.regularizer is not None)
         every = sum(d.parameter.numel() for d in self.decisions)
-        rows = [decision.row for decision in self.decisions]
-        return f"{format_table(header, rows, left=len(header))}\nregularized: {reached} of {every} parameters"
+        rows = [header, *(decision.row for decision in self.decisions)]
+        return f"{aligned(rows)}\nregularized: {reached} of {every} parameters"
 
     __str__ = __repr__ = table
 

@@ -1,0 +1,122 @@
+"""`structure_report`: the structure of a network, layer by layer and in total."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from ramda_theory.commands.text import aligned
+from ramda_theory.optim.chains import removable_parameters
+from ramda_theory.optim.layer_structure import LayerStructure, points, read_structure, regularized
+from ramda_theory.optim.param_groups import ParamGroups, structured_param_groups
+from ramda_theory.regularizers import GroupLasso
+
+
+@dataclass(frozen=True, repr=False)
+class StructureReport:
+    """What `structure_report` found; printing it shows the table.
+
+    Parameters
+    ----------
+    layers : dict from point to tuple of LayerStructure
+        The regularized weights at "w" and, from an optimizer that has it, at "w_hat".
+    parameters : int
+        Number of all parameters looked at, regularized or not.
+    removable : int or None
+        Parameters whose removal leaves the function as it is, see `removable_parameters`; None where zeros do not
+        tell, which differs from zero groups: those are removable only together with what they are coupled to.
+    """
+
+    layers: dict[str, tuple[LayerStructure, ...]]
+    parameters: int
+    removable: int | None
+
+    def total(self, point: str = "w") -> LayerStructure:
+        """All layers at "w" or "w_hat" as one."""
+        return LayerStructure.total(self.layers[point])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data: ``[point]["layers"][name]`` and ``[point]["total"]``, "parameters" and "removable"."""
+        at = {
+            point: {"total": self.total(point).to_dict(), "layers": {layer.name: layer.to_dict() for layer in layers}}
+            for point, layers in self.layers.items()
+        }
+        return {**at, "parameters": self.parameters, "removable": self.removable}
+
+    def table(self) -> str:
+        """A line per weight and point, the totals, and what can be removed."""
+        header = ("weight", "at", "zero groups", "group sparsity", "rank", "low-rank level", "entry sparsity")
+        lines = [*zip(*self.layers.values(), strict=True), tuple(self.total(point) for point in self.layers)]
+        rows = [_row(layer, point) for line in lines for layer, point in zip(line, self.layers, strict=True)]
+        can_go = "not told by zeros alone" if self.removable is None else f"{self.removable} of {self.parameters}"
+        return f"{aligned([header, *rows])}\nremovable parameters: {can_go}"
+
+    __str__ = __repr__ = table
+
+
+def structure_report(
+    source: nn.Module | torch.optim.Optimizer | ParamGroups, *, by: str = "input", ranks: bool = True
+) -> StructureReport:
+    """Zero groups, ranks and zero entries of the regularized weights, from their exact zeros.
+
+    Parameters
+    ----------
+    source : torch.nn.Module, torch.optim.Optimizer or ParamGroups
+        An optimizer tells which weights are regularized and in which groups, and shows w and w_hat apart; parameter
+        groups tell the former.  A bare model is read as `structured_param_groups` would group it for `GroupLasso`,
+        frozen weights included, whatever it was trained with.
+    by : {"input", "output"}
+        The groups of a bare model.
+    ranks : bool
+        Compute the rank of every weight, one singular value decomposition each; see `LayerStructure`.
+
+    Returns
+    -------
+    StructureReport
+
+    Raises
+    ------
+    ValueError
+        If nothing is regularized.
+
+    Notes
+    -----
+    Nothing is estimated from an optimizer's state: with an averaging weight below 1, w may carry a structure of its own
+    or none, and w_hat is the point the guarantees speak of (Theorem 3 of arXiv:2403.14398).
+    """
+    groups: list[dict[str, Any]]
+    if isinstance(source, nn.Module):
+        groups = structured_param_groups(source, GroupLasso(1.0), by=by, frozen=True)
+        layers = {"w": _read(groups, ranks)}
+        parameters, removable = sum(p.numel() for p in source.parameters()), removable_parameters(source)
+        return StructureReport(layers, parameters, removable)
+    if isinstance(source, torch.optim.Optimizer):
+        layers = {}
+        for point, shown in points(source).items():
+            with shown:
+                layers[point] = _read(source.param_groups, ranks)
+        groups = source.param_groups
+    elif isinstance(source, ParamGroups):
+        groups, layers = source, {"w": _read(source, ranks)}
+    else:
+        raise TypeError(f"source must be a model, an optimizer or ParamGroups, got {type(source).__name__}")
+    return StructureReport(layers, sum(p.numel() for group in groups for p in group["params"]), None)
+
+
+def _read(groups: list[dict[str, Any]], ranks: bool) -> tuple[LayerStructure, ...]:
+    found = tuple(read_structure(*weight, ranks) for weight in regularized(groups))
+    if not found:
+        raise ValueError("nothing is regularized: no parameter group carries a regularizer")
+    return found
+
+
+def _row(layer: LayerStructure, point: str) -> tuple[str, ...]:
+    """A line of the table."""
+    levels = (layer.group_sparsity, layer.low_rank_level, layer.entry_sparsity)
+    groups, ranks, entries = ("-" if level is None else f"{level:.1%}" for level in levels)
+    zero_groups = f"{layer.zero_groups} of {layer.groups}" if layer.groups else "-"
+    rank = f"{layer.rank} of {layer.singular_values}" if layer.singular_values else "-"
+    return layer.name, point, zero_groups, groups, rank, ranks, entries

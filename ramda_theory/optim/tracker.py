@@ -1,0 +1,274 @@
+"""`StructureTracker`: the structure of a network over its training."""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ramda_theory.diagnostics.identification import Identification
+from ramda_theory.files import write_atomically
+from ramda_theory.optim.layer_structure import LEVELS, LayerStructure, points
+from ramda_theory.optim.snapshot import Snapshot, flips, take
+from ramda_theory.plots import line_style, new_figure, save_figure, style
+
+RANK = [field.name for field in fields(LayerStructure)].index("rank") - 1
+"""Where `LayerStructure.counts` holds the rank."""
+COUNTS = len(fields(LayerStructure)) - 1
+"""How many numbers `LayerStructure.counts` holds."""
+
+
+class StructureTracker:
+    """Records the structure of w and w_hat, a few bits per group or entry.
+
+    Call `record` once per step or per epoch.  A record holds one bit per group (three per entry or group for psi with
+    signs or branches, a number for a rank) and waits for the device; with sharded parameters every process must call.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        Its regularized parameters are followed: at "w", and at "w_hat" if it has `structured_point`.
+    every : int
+        Keep every so many calls of `record`; the others cost nothing.
+    unit : str
+        What a call stands for, "step" or "epoch" or another word for the axis of the figure.
+
+    Attributes
+    ----------
+    times : list of int
+        For every record, the number of calls of `record` when it was taken (1 for the first call).
+    points : tuple of str
+        "w" and, if there is one, "w_hat".
+    names : tuple of str
+        The weights followed.
+
+    Examples
+    --------
+    >>> tracker = StructureTracker(optimizer, unit="epoch")  # doctest: +SKIP
+    >>> for epoch in range(100):  # doctest: +SKIP
+    ...     train()
+    ...     tracker.record()
+    >>> tracker.plot("structure.pdf")  # doctest: +SKIP
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, *, every: int = 1, unit: str = "step") -> None:
+        self.every = operator.index(every)
+        if self.every < 1:
+            raise ValueError(f"every must be at least 1, got {every}")
+        if not isinstance(unit, str):
+            raise TypeError(f"unit must be a word, got {unit!r}")
+        self.unit = unit
+        self._optimizer = optimizer
+        self._slots = take(optimizer.param_groups).slots
+        self._calls = 0
+        self.times: list[int] = []
+        self._bits: dict[str, list[np.ndarray]] = {point: [] for point in points(optimizer)}
+        self._counts: dict[str, list[np.ndarray]] = {point: [] for point in self._bits}
+
+    @property
+    def points(self) -> tuple[str, ...]:
+        return tuple(self._bits)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(slot.name for slot in self._slots)
+
+    def __len__(self) -> int:
+        """Number of records."""
+        return len(self.times)
+
+    def record(self) -> None:
+        """Count a call and, if it is the turn of one, take a record.
+
+        Raises
+        ------
+        RuntimeError
+            If the regularized parameters are no longer those the tracker began with; nothing is recorded then.
+        """
+        calls = self._calls + 1
+        if calls % self.every == 0:
+            taken: dict[str, Snapshot] = {}
+            for point, shown in points(self._optimizer).items():
+                with shown:
+                    taken[point] = take(self._optimizer.param_groups)
+                if taken[point].slots != self._slots:
+                    raise RuntimeError("the regularized parameters have changed: begin a new StructureTracker")
+            for point, snapshot in taken.items():
+                self._bits[point].append(snapshot.bits)
+                self._counts[point].append(snapshot.counts)
+            self.times.append(calls)
+        self._calls = calls
+
+    # -- what the records say ---------------------------------------------------------------------------------------
+
+    def layers(self, record: int = -1, point: str | None = None) -> tuple[LayerStructure, ...]:
+        """Counts of every weight in one record (ranks for the nuclear norm only)."""
+        counts = self._counts[self._point(point)][record]
+        return tuple(LayerStructure(name, *row) for name, row in zip(self.names, counts.tolist(), strict=True))
+
+    def pattern(self, name: str, record: int = -1, point: str | None = None) -> np.ndarray:
+        """Pattern of one weight in one record: 0 where a group or entry is zero, else its sign or branch (`Pattern`).
+
+        Groups keep the axes of the weight, those that a group spans with length one.
+        """
+        if name not in self.names:
+            raise ValueError(f"name must be one of {self.names}, got {name!r}")
+        slot = self._slots[self.names.index(name)]
+        if not slot.planes:
+            raise ValueError(f"{name} has a rank, not a pattern: see `layers`")
+        return slot.unpack(self._bits[self._point(point)][record])
+
+    def curve(self, level: str = "group_sparsity", point: str | None = None) -> np.ndarray:
+        """A level of `LayerStructure` over all weights in every record; NaN where there is nothing to tell."""
+        if level not in LEVELS:
+            raise ValueError(f"level must be one of {LEVELS}, got {level!r}")
+        totals = (LayerStructure("total", *each.sum(axis=0).tolist()) for each in self._counts[self._point(point)])
+        return np.asarray([getattr(total, level) for total in totals], dtype=np.float64)
+
+    def flips(self, point: str | None = None) -> np.ndarray:
+        """Groups, entries and ranks that changed since the record before; 0 for the first."""
+        return flips(self._slots, *self._rows(self._point(point)))
+
+    def identification(self, point: str | None = None) -> Identification:
+        """T0 against the run's own end: the first record from which the structure stays what it is in the last.
+
+        ``time``, ``held_for`` and ``steps`` count calls of `record`; with ``every`` > 1 the structure is known only at
+        every so many of them.  A structure seen in the last record alone has ``held_for`` 1: it has not held yet.
+
+        Raises
+        ------
+        ValueError
+            If there is no record.
+        """
+        changes = np.flatnonzero(self.flips(point))
+        if not len(self):
+            raise ValueError("there is no record yet: call `record` first")
+        time = self.times[int(changes[-1]) if len(changes) else 0]
+        return Identification(time, self.times[-1] - time + 1, 0, self.times[-1])
+
+    def _point(self, point: str | None) -> str:
+        """The last of the points by default, w_hat if there is one."""
+        if point is None:
+            return self.points[-1]
+        if point not in self.points:
+            raise ValueError(f"point must be one of {self.points}, got {point!r}")
+        return point
+
+    def _rows(self, point: str) -> tuple[np.ndarray, np.ndarray]:
+        """All records as an array of bits, (records, bytes), and one of ranks, (records, weights)."""
+        bits = np.asarray(self._bits[point], dtype=np.uint8).reshape(len(self), self._slots[-1].stop)
+        return bits, self._count_rows(point)[:, :, RANK]
+
+    def _count_rows(self, point: str) -> np.ndarray:
+        """All records' counts, (records, weights, 8)."""
+        return np.asarray(self._counts[point], dtype=np.int64).reshape(len(self), len(self._slots), COUNTS)
+
+    # -- plain data -------------------------------------------------------------------------------------------------
+
+    def _head(self) -> dict[str, Any]:
+        """What a saved tracker must share with the one that loads it."""
+        slots = [[slot.name, list(slot.shape), slot.planes] for slot in self._slots]
+        return {"weights": slots, "points": list(self.points), "unit": self.unit}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The records as plain data and tensors, readable with ``torch.load(weights_only=True)``."""
+        records = {}
+        for point in self.points:
+            records[f"{point}.bits"] = torch.from_numpy(self._rows(point)[0].copy())
+            records[f"{point}.counts"] = torch.from_numpy(self._count_rows(point).copy())
+        return {**self._head(), "calls": self._calls, "times": list(self.times), "records": records}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the records of a tracker of the same weights; ``every`` stays this tracker's.
+
+        Raises
+        ------
+        ValueError
+            If the state is not whole or of other weights, points or units; nothing is changed then.
+        """
+        head = self._head()
+        expected = {*head, "calls", "times", "records"}
+        if set(state) != expected:
+            raise ValueError(f"state must have the keys {sorted(expected)}, got {sorted(state)}")
+        for key, mine in head.items():
+            if state[key] != mine:
+                raise ValueError(f"state is of other {key}: {state[key]!r}, here {mine!r}")
+        times, calls = [int(time) for time in state["times"]], int(state["calls"])
+        if times != sorted(set(times)) or (times and not 1 <= times[0] <= times[-1] <= calls):
+            raise ValueError(f"times must increase from at least 1 to at most calls = {calls}, got {times}")
+        shapes: dict[str, tuple[int, ...]] = {}
+        for point in self.points:
+            shapes[f"{point}.bits"] = (len(times), self._slots[-1].stop)
+            shapes[f"{point}.counts"] = (len(times), len(self._slots), COUNTS)
+        found = {key: tuple(tensor.shape) for key, tensor in state["records"].items()}
+        if found != shapes:
+            raise ValueError(f"records must have the shapes {shapes}, got {found}")
+        records = {key: tensor.cpu().numpy().copy() for key, tensor in state["records"].items()}
+        self.times, self._calls = times, calls
+        self._bits = {point: list(records[f"{point}.bits"]) for point in self.points}
+        self._counts = {point: list(records[f"{point}.counts"]) for point in self.points}
+
+    def save(self, path: str | Path) -> Path:
+        """Write the records to one ``.npz`` file, atomically."""
+        state = self.state_dict()
+        arrays: dict[str, Any] = {key: tensor.numpy() for key, tensor in state.pop("records").items()}
+        return write_atomically(path, lambda file: np.savez_compressed(file, head=json.dumps(state), **arrays))
+
+    def load(self, path: str | Path) -> None:
+        """Take over what `save` wrote; see `load_state_dict`."""
+        with np.load(path, allow_pickle=False) as data:
+            arrays = dict(data)
+        head = json.loads(str(arrays.pop("head")))
+        self.load_state_dict({**head, "records": {key: torch.from_numpy(array) for key, array in arrays.items()}})
+
+    def plot(self, target: str | os.PathLike[str] | Sequence[Any]) -> Path | None:
+        """Draw sparsity (above) and flips (below) over the calls of `record`, for w and w_hat.
+
+        Parameters
+        ----------
+        target : path, or two matplotlib axes
+            Where to write the figure, in the format of the suffix; or the axes to draw on.
+
+        Returns
+        -------
+        Path or None
+            The file written, if any.
+        """
+        if not len(self):
+            raise ValueError("there is no record yet: call `record` first")
+        if isinstance(target, (str, os.PathLike)):
+            with style():
+                figure = new_figure(6.0, 4.4)
+                self._draw(*figure.subplots(2, 1, sharex=True))
+            return save_figure(figure, Path(target))
+        self._draw(*target)
+        return None
+
+    def _draw(self, sparsity: Any, flipped: Any) -> None:
+        told = {level: self.curve(level) for level in ("group_sparsity", "low_rank_level")}
+        levels = [level for level, curve in told.items() if np.isfinite(curve).any()] or ["entry_sparsity"]
+        labels = {"w": "$w$", "w_hat": r"$\hat{w}$"}
+        for i, point in enumerate(self.points):
+            for j, level in enumerate(levels):
+                look = line_style(i + len(self.points) * j)
+                label = f"{level.replace('_', ' ')} of {labels[point]}"
+                sparsity.plot(self.times, self.curve(level, point), label=label, **look)
+            flipped.plot(self.times, self.flips(point), label=f"flips of {labels[point]}", **line_style(i))
+        sparsity.set(ylabel="share", ylim=(-0.02, 1.02))
+        sparsity.legend()
+        flipped.set(xlabel=self.unit, ylabel="pieces changed")
+        flipped.xaxis.get_major_locator().set_params(integer=True)
+        flipped.set_yscale("symlog", linthresh=1)
+        most = max(1, *(int(self.flips(point).max()) for point in self.points))
+        ticks = [0, *(unit * 10**k for k in range(len(str(most))) for unit in (1, 2, 5) if unit * 10**k <= most)]
+        flipped.set_yticks(ticks, [str(tick) for tick in ticks])
+        flipped.minorticks_off()
+        flipped.set_ylim(0, None)
+        flipped.legend()

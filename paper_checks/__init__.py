@@ -1,0 +1,15 @@
+"""Every claim of the paper, checked by running it; ``python -m paper_checks``."""
+
+from __future__ import annotations
+
+import importlib
+
+from paper_checks.check import Check
+
+MODULES: tuple[str, ...] = ()
+"""One module per claim, in the paper's order; each has a tuple ``CHECKS``."""
+
+
+def all_checks() -> list[Check]:
+    """The checks of all modules."""
+    return [item for name in MODULES for item in importlib.import_module(f"paper_checks.{name}").CHECKS]

@@ -76,7 +76,7 @@ def readme(results: Sequence[dict[str, Any]], command: str) -> str:
     lines = [
         "# Claims of the paper, checked",
         "",
-        f"Written by `{command}`: {total / 60:.0f} minutes, Python {platform.python_version()}, NumPy {np.__version__}.",
+        f"Written by `{command}` in {total / 60:.0f} min; Python {platform.python_version()}, NumPy {np.__version__}.",
         "The criterion of each check was fixed before its run; claims that fail are shown as failed.",
         "What they add up to: [FINDINGS.md](FINDINGS.md).",
         "",

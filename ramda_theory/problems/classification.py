@@ -41,13 +41,6 @@ class MultinomialLogistic(Problem):
         start = np.zeros((p, self._onehot.shape[1]))
         super().__init__(name, regularizer, start, n, True, 0.5 * spectral_square(self._features))
 
-    def value(self, w: np.ndarray) -> float:
-        scores = self._features @ w
-        correct = np.vdot(scores, self._onehot)
-        top = scores.max(axis=1)
-        scores -= top[:, None]
-        return float(np.sum(np.log(np.exp(scores, out=scores).sum(axis=1)) + top) - correct) / len(scores)
-
     def value_and_gradient(self, w: np.ndarray) -> tuple[float, np.ndarray]:
         scores = self._features @ w
         correct = np.vdot(scores, self._onehot)

@@ -94,7 +94,8 @@ def teacher(
     """Learn a random network of which only some inputs matter from its own outputs; see `TanhNetwork`.
 
     Inputs are standard normal.  The teacher's weights are normal with deviation 1.5/sqrt(relevant) on its relevant
-    inputs and zero on the others; the student starts at normal weights of deviation 0.1.
+    inputs and zero on the others; the student starts at normal weights of deviation 0.1.  A stationary point of
+    F need not use exactly the teacher's inputs, and which one a run reaches depends on the run.
 
     Parameters
     ----------

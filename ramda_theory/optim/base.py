@@ -1,0 +1,317 @@
+"""What the optimizers share: options, precision, non-finite gradients, state_dict, structured points."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ramda_theory.optim.lists import on_device
+from ramda_theory.optim.nonfinite import nonfinite_parameters, nonfinite_somewhere
+from ramda_theory.optim.options import PLAIN_KEYS, checked_group, from_plain, to_plain
+from ramda_theory.optim.sharding import local
+from ramda_theory.optim.solving import Inexactness
+
+
+class StructuredOptimizer(Optimizer):
+    """A ``torch.optim.Optimizer`` whose parameter groups may carry a regularizer.
+
+    Subclasses say which options they take (`_checks`), what they keep per parameter (`_state_keys`) and how a list of
+    parameters is updated (`_update`).  Weights, and all arrays of the state, are float32 (float64 for float64
+    parameters): a half-precision parameter has its float32 weights in ``state["w"]``.
+    """
+
+    _checks: ClassVar[dict[str, Callable]]
+    _state_keys: ClassVar[tuple[str, ...]]
+    """Keys of the state in the order `_update` takes them."""
+    _scalar_keys: ClassVar[tuple[str, ...]] = ("step", "weight_sum")
+    """Those that are one number per parameter."""
+
+    inexactness: dict[Tensor, Inexactness]
+    """With ``record_inexactness = True``: condition (7) in the last step, for every regularized parameter."""
+    record_inexactness: bool
+
+    def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
+        self._reset_attributes()
+        super().__init__(params, {key: self._checks[key](value) for key, value in defaults.items()})
+
+    def _reset_attributes(self) -> None:
+        self.record_inexactness = False
+        self.inexactness = {}
+        self._holds_structured_point = False
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "_holds_structured_point" not in self.__dict__:  # unpickled, not loaded
+            self._reset_attributes()
+        super().__setstate__(state)
+        for group in self.param_groups:
+            for key in self._checks:
+                group.setdefault(key, self.defaults[key])
+            for parameter in group["params"]:
+                kept = self.state.get(parameter, {})
+                for key in self._scalar_keys:
+                    if key in kept and not torch.is_tensor(kept[key]):
+                        kept[key] = self._scalar(group, parameter, key, float(kept[key]))
+
+    # -- parameter groups and state ---------------------------------------------------------------------------------
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """As in torch; every option and parameter is checked before anything is stored."""
+        if isinstance(param_group, dict):
+            param_group = checked_group(param_group, self.defaults, self._checks)
+        super().add_param_group(param_group)
+
+    def _initial_state(self, group: dict[str, Any], parameter: Tensor) -> dict[str, Tensor]:
+        """State of a parameter that has its first gradient."""
+        w = parameter.detach()
+        wide = torch.promote_types(w.dtype, torch.float32)
+        state = {
+            key: self._scalar(group, parameter, key, 0.0)
+            if key in self._scalar_keys
+            else w.to(wide, copy=True)
+            if key == "anchor"
+            else torch.zeros_like(w, dtype=wide, memory_format=torch.preserve_format)
+            for key in self._state_keys
+        }
+        if w.dtype != wide:
+            state["w"] = w.to(wide, copy=True)
+        return state
+
+    @staticmethod
+    def _scalar(group: dict[str, Any], parameter: Tensor, key: str, value: float) -> Tensor:
+        """A number of the state: on the host, where reading it is free, unless the step must not look at it."""
+        dtype = torch.float64 if key != "step" else torch.get_default_dtype()
+        if dtype not in (torch.float32, torch.float64):
+            dtype = torch.float32
+        return torch.tensor(value, dtype=dtype, device=parameter.device if on_device(group) else "cpu")
+
+    def _init_group(self, group: dict[str, Any], params: list, grads: list, weights: list, *states: list) -> None:
+        """Append what the step needs of every parameter that has a gradient."""
+        for parameter in group["params"]:
+            if parameter.grad is None:
+                continue
+            state = self.state[parameter]
+            if not state:
+                state.update(self._initial_state(group, parameter))
+            if on_device(group) or state["step"].device == parameter.device:
+                for key in self._scalar_keys:
+                    if key in state and state[key].device != parameter.device:
+                        state[key] = state[key].to(parameter.device, non_blocking=True)
+            params.append(parameter)
+            grads.append(parameter.grad)
+            weights.append(state.get("w", parameter))
+            for key, tensors in zip(self._state_keys, states, strict=True):
+                tensors.append(state[key])
+
+    # -- the step ---------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Perform one step.
+
+        Parameters
+        ----------
+        closure : callable, optional
+            Reevaluates the model and returns the loss.
+
+        Raises
+        ------
+        RuntimeError
+            For a sparse gradient, inside `structured_point`, and with ``on_nonfinite="raise"`` for a gradient that
+            is not finite; nothing has changed then.
+        """
+        self._accelerator_graph_capture_health_check()
+        self._refuse_structured_point("step()")
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        keep = self._nonfinite()
+        if self.record_inexactness:
+            self.inexactness.clear()
+        for group in self.param_groups:
+            params: list[Tensor] = []
+            grads: list[Tensor] = []
+            weights: list[Tensor] = []
+            states: list[list[Tensor]] = [[] for _ in self._state_keys]
+            self._init_group(group, params, grads, weights, *states)
+            if params:
+                self._update(group, params, grads, weights, *states, keep=keep)
+        return loss
+
+    def _update(self, group: dict[str, Any], *lists: list[Tensor], keep: Tensor | None) -> None:
+        """One step of the parameters in ``lists``; where ``keep`` is true everything stays as it is."""
+        raise TypeError(f"{type(self).__name__} defines no update")
+
+    def _nonfinite(self) -> Tensor | None:
+        """Apply ``on_nonfinite``; the flag that masks the step, for "skip"."""
+        groups = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
+        for params in groups:
+            for parameter in params:
+                if parameter.grad.layout is not torch.strided:
+                    raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
+        policy = self.param_groups[0]["on_nonfinite"]
+        params = [parameter for params in groups for parameter in params]
+        if policy == "ignore" or not params:
+            return None
+        if policy == "skip":
+            found = nonfinite_somewhere(params)
+            self._count_skip(found)
+            return found
+        if torch.compiler.is_compiling():
+            raise RuntimeError("on_nonfinite='raise' waits for the gradients: a compiled step needs 'skip' or 'ignore'")
+        if bool(nonfinite_somewhere(params)):
+            where = nonfinite_parameters(self.param_groups)
+            raise RuntimeError(
+                f"non-finite gradient (NaN, Inf, or too large to square) {where}; nothing was changed. "
+                "on_nonfinite='skip' leaves such steps out, 'ignore' lets them through."
+            )
+        return None
+
+    def _count_skip(self, found: Tensor) -> None:
+        first = self.param_groups[0]
+        if "skipped_steps" not in first:
+            first["skipped_steps"] = torch.zeros((), dtype=torch.int64, device=found.device)
+        elif first["skipped_steps"].device != found.device:  # loaded
+            first["skipped_steps"] = first["skipped_steps"].to(found.device)
+        first["skipped_steps"] += found
+
+    @property
+    def skipped_steps(self) -> Tensor | int:
+        """Steps that ``on_nonfinite="skip"`` left out: a 0-d tensor where the gradients are."""
+        return self.param_groups[0].get("skipped_steps", 0)
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+
+    @torch._disable_dynamo
+    def state_dict(self) -> dict[str, Any]:
+        """As in torch; regularizers, solvers and tolerances are plain data (``torch.load(weights_only=True)``)."""
+        hook = self.register_state_dict_post_hook(_pack_options, prepend=True)
+        try:
+            return super().state_dict()
+        finally:
+            hook.remove()
+
+    @torch._disable_dynamo
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As in torch, but the state keeps its precision whatever the dtype of the parameters.
+
+        Raises
+        ------
+        ValueError
+            If the groups do not match, or a state tensor does not have its parameter's shape; nothing has changed then.
+        """
+        saved: dict[str, Any] = {}
+
+        def unpack(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+            groups = [
+                {key: from_plain(key, value) for key, value in group.items()} for group in state_dict["param_groups"]
+            ]
+            saved.update(state_dict, param_groups=groups)
+            self._check_shapes(saved)
+            return dict(saved)
+
+        before = self.register_load_state_dict_pre_hook(unpack)
+        after = self.register_load_state_dict_post_hook(lambda _: self._restore_precision(saved), prepend=True)
+        try:
+            super().load_state_dict(state_dict)
+        finally:
+            before.remove()
+            after.remove()
+
+    def _saved_state(self, saved: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Tensor, dict[str, Any]]]:
+        """(group, parameter, saved state) of every parameter that has a saved state."""
+        for group, saved_group in zip(self.param_groups, saved["param_groups"], strict=False):
+            for parameter, index in zip(group["params"], saved_group["params"], strict=False):
+                if index in saved["state"]:
+                    yield group, parameter, saved["state"][index]
+
+    def _check_shapes(self, saved: dict[str, Any]) -> None:
+        for _, parameter, state in self._saved_state(saved):
+            for key, value in state.items():
+                if torch.is_tensor(value) and key not in self._scalar_keys and value.shape != parameter.shape:
+                    raise ValueError(
+                        f"loaded state {key!r} has shape {tuple(value.shape)}, its parameter {tuple(parameter.shape)}"
+                    )
+
+    def _restore_precision(self, saved: dict[str, Any]) -> None:
+        """Take every array from ``saved`` again: torch has cast it to the dtype of its parameter."""
+        self.inexactness.clear()
+        for group, parameter, state in self._saved_state(saved):
+            wide = torch.promote_types(parameter.dtype, torch.float32)
+            for key, value in state.items():
+                if key in self._scalar_keys:
+                    number = value if torch.is_tensor(value) else torch.tensor(float(value))
+                    scalar = self._scalar(group, parameter, key, 0.0)
+                    self.state[parameter][key] = number.to(scalar.device, scalar.dtype, copy=True)
+                elif torch.is_tensor(value):
+                    self.state[parameter][key] = value.to(parameter.device, wide)
+
+    # -- structured points ------------------------------------------------------------------------------------------
+
+    def _structured_piece(self, group: dict[str, Any], parameter: Tensor) -> Tensor | None:
+        """This process's piece of What; None where it is the parameter itself."""
+        return None
+
+    @contextmanager
+    def structured_point(self) -> Iterator[None]:
+        """Let the parameters hold What, the point with exact structure, inside the ``with`` block.
+
+        What is computed from the state; the parameters' own values are kept aside and come back, bit for bit, at the
+        end.  Before the first step of a stage What is W.  For optimizers that do not average it always is.
+
+        Raises
+        ------
+        RuntimeError
+            Inside another such block.
+        """
+        self._refuse_structured_point("structured_point()")
+        kept: list[tuple[Tensor, Tensor]] = []
+        try:
+            self._holds_structured_point = True
+            with torch.no_grad():
+                for parameter, piece in self._structured_points():
+                    kept.append((parameter, parameter.detach().clone()))
+                    local(parameter).copy_(piece)
+            yield
+        finally:
+            with torch.no_grad():
+                for parameter, own in kept:
+                    parameter.copy_(own)
+            self._holds_structured_point = False
+
+    @torch.no_grad()
+    def adopt_structured_point(self) -> None:
+        """Make What the weights for good: with averaging this is how exact zeros reach the model.
+
+        Raises
+        ------
+        RuntimeError
+            Inside `structured_point`.
+        """
+        self._refuse_structured_point("adopt_structured_point()")
+        for parameter, piece in self._structured_points():
+            if "w" in self.state[parameter]:
+                local(self.state[parameter]["w"]).copy_(piece)
+            local(parameter).copy_(piece)
+
+    def _structured_points(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                piece = self._structured_piece(group, parameter) if self.state.get(parameter) else None
+                if piece is not None:
+                    yield parameter, piece
+
+    def _refuse_structured_point(self, what: str) -> None:
+        if self._holds_structured_point:
+            raise RuntimeError(f"{what} inside structured_point(): the model does not hold its own weights there")
+
+
+def _pack_options(_: Optimizer, state_dict: dict[str, Any]) -> None:
+    """Write regularizers, solvers and tolerances as plain data."""
+    for group in state_dict["param_groups"]:
+        group.update({key: to_plain(group[key]) for key in PLAIN_KEYS if key in group})

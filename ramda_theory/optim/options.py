@@ -1,0 +1,224 @@
+"""Options of the optimizers: checked before anything is stored, and written to checkpoints as plain data."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ramda_theory.arrays import real
+from ramda_theory.regularizers import GroupLasso, NuclearNorm, Regularizer
+from ramda_theory.regularizers.grouped import Grouped
+from ramda_theory.subproblem import (
+    SOLVERS,
+    Accelerated,
+    ConstantTolerance,
+    Exact,
+    GeometricTolerance,
+    NewtonRaphson,
+    PolynomialTolerance,
+    ProximalGradient,
+)
+
+SOLVER_CLASSES = (Exact, Accelerated, ProximalGradient, NewtonRaphson)
+TOLERANCE_CLASSES = (PolynomialTolerance, GeometricTolerance, ConstantTolerance)
+NONFINITE = ("raise", "skip", "ignore")
+PLAIN_KEYS = ("regularizer", "solver", "tolerance")
+"""Options that are objects in a parameter group and plain data in a checkpoint."""
+
+
+def number(name: str, *, minimum: float = 0.0, strict: bool = False, below: float | None = None) -> Callable:
+    """A check for a real number, or a tensor that holds one, in [minimum, below) (or above ``minimum``)."""
+
+    def check(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.numel() != 1:
+            raise ValueError(f"Tensor {name} must be 1-element, got shape {tuple(value.shape)}")
+        checked = real(name, value, minimum=minimum, strict=strict)
+        if below is not None and checked >= below:
+            raise ValueError(f"{name} must be < {below:g}, got {value!r}")
+        return value if isinstance(value, Tensor) else checked
+
+    return check
+
+
+def one_of(name: str, *allowed: Any) -> Callable:
+    """A check for one of a few values."""
+
+    def check(value: Any) -> Any:
+        if not any(value is choice or (isinstance(choice, str) and value == choice) for choice in allowed):
+            raise ValueError(f"{name} must be one of {allowed}, got {value!r}")
+        return value
+
+    return check
+
+
+def betas(value: Any) -> tuple[float, float]:
+    """A check for AdamW's pair of averaging coefficients."""
+    try:
+        first, second = value
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"betas must be a pair of numbers, got {value!r}") from error
+    return float(number("betas[0]", below=1.0)(first)), float(number("betas[1]", below=1.0)(second))
+
+
+def regularizer(value: Any) -> Regularizer | None:
+    """A check for psi."""
+    if value is not None and not isinstance(value, Regularizer):
+        raise TypeError(f"regularizer must be a Regularizer or None, got {value!r}")
+    return value
+
+
+def solver(value: Any) -> Any:
+    """A check for a subproblem solver: a name, or a configured solver that a checkpoint can describe."""
+    names = sorted(set(SOLVERS) - {"cvxpy"})
+    if value is None or isinstance(value, SOLVER_CLASSES) or (isinstance(value, str) and value in names):
+        return value
+    classes = ", ".join(cls.__name__ for cls in SOLVER_CLASSES)
+    raise ValueError(f"solver must be None, one of {names} or an instance of {classes}, got {value!r}")
+
+
+def tolerance(value: Any) -> Any:
+    """A check for the sequence eps_t of (7); a number stands for a constant."""
+    if value is None or isinstance(value, TOLERANCE_CLASSES):
+        return value
+    if isinstance(value, (int, float)):
+        return ConstantTolerance(real("tolerance", value, minimum=0.0))
+    raise TypeError(f"tolerance must be None, a number or a tolerance sequence, got {value!r}")
+
+
+def positive_integer(name: str) -> Callable:
+    """A check for a positive integer."""
+
+    def check(value: Any) -> int:
+        try:
+            checked = operator.index(value)
+        except TypeError as error:
+            raise TypeError(f"{name} must be an integer, got {value!r}") from error
+        if checked < 1:
+            raise ValueError(f"{name} must be at least 1, got {checked}")
+        return checked
+
+    return check
+
+
+COMMON: dict[str, Callable] = {
+    "lr": number("lr"),
+    "regularizer": regularizer,
+    "maximize": one_of("maximize", True, False),
+    "on_nonfinite": one_of("on_nonfinite", *NONFINITE),
+    "foreach": one_of("foreach", None, True, False),
+    "capturable": one_of("capturable", True, False),
+}
+"""Checks of the options that every optimizer here has."""
+
+SOLVING: dict[str, Callable] = {
+    "solver": solver,
+    "tolerance": tolerance,
+    "max_iter": positive_integer("max_iter"),
+}
+"""Checks of the options of optimizers whose subproblem has a metric."""
+
+
+def checked_group(group: dict[str, Any], defaults: dict[str, Any], checks: dict[str, Callable]) -> dict[str, Any]:
+    """A copy of a parameter group with every option checked, and every parameter against its regularizer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Naming the option, its value and what is allowed; also for an unknown option whose name resembles a known one.
+    """
+    group = dict(group)
+    for key in group:
+        if key not in checks and key != "params" and (close := difflib.get_close_matches(key, checks, 1, 0.8)):
+            raise ValueError(f"unknown option {key!r} in a parameter group: did you mean {close[0]!r}?")
+    merged = {**defaults, **group}
+    checked = {key: check(merged[key]) for key, check in checks.items()}
+    if checked["capturable"] and checked["on_nonfinite"] == "raise":
+        raise ValueError(
+            "capturable=True cannot wait for the gradients as on_nonfinite='raise' does: use 'skip' or 'ignore'"
+        )
+    if checked["on_nonfinite"] != defaults["on_nonfinite"]:
+        raise ValueError(
+            f"on_nonfinite is decided for all parameters together: it must be {defaults['on_nonfinite']!r} "
+            f"in every group, got {checked['on_nonfinite']!r}"
+        )
+    group.update({key: checked[key] for key in group if key in checked})
+    psi = checked["regularizer"]
+    if psi is not None and "solver" in checks:
+        check_solver(psi, checked["solver"])
+    if not isinstance(group["params"], (Tensor, set)):
+        group["params"] = list(group["params"])
+    for parameter in parameters(group["params"]):
+        check_parameter(parameter, psi)
+    return group
+
+
+def parameters(params: Any) -> Iterator[Tensor]:
+    """The tensors among ``params`` in any form torch takes them; what is none is left for torch to refuse."""
+    for param in [params] if isinstance(params, Tensor) else params:
+        param = param[1] if isinstance(param, tuple) and len(param) == 2 else param
+        if isinstance(param, Tensor):
+            yield param
+
+
+def check_parameter(parameter: Tensor, psi: Regularizer | None) -> None:
+    """Refuse a parameter that is not dense, real and floating point, or whose shape ``psi`` cannot take."""
+    if parameter.is_complex() or not parameter.is_floating_point():
+        raise TypeError(f"parameters must have a real floating dtype, got {parameter.dtype}")
+    if parameter.layout is not torch.strided:
+        raise TypeError(f"parameters must be dense, got layout {parameter.layout}")
+    try:
+        if isinstance(psi, Grouped):
+            psi.groups(parameter.detach())
+        elif isinstance(psi, NuclearNorm):
+            psi.matrix(torch.empty(parameter.shape, device="meta"))
+    except ValueError as error:
+        raise ValueError(f"{psi!r} does not fit a parameter of shape {tuple(parameter.shape)}: {error}") from error
+
+
+def check_solver(psi: Regularizer, choice: Any) -> None:
+    """Refuse a solver that cannot solve the subproblem of ``psi``."""
+    if isinstance(choice, str):
+        choice = SOLVERS[choice]
+    reason = ""
+    if isinstance(choice, Exact) and not hasattr(psi, "metric_prox"):
+        reason = "it has no exact method"
+    elif isinstance(choice, Accelerated) and not psi.convex:
+        reason = "it is not convex"
+    elif isinstance(choice, NewtonRaphson) and not isinstance(psi, GroupLasso):
+        reason = "that solver is for GroupLasso only"
+    elif getattr(choice, "step", "global") == "group" and not psi.separable:
+        reason = "it does not separate into groups"
+    if reason:
+        raise ValueError(f"solver {choice!r} cannot be used with {psi!r}: {reason}")
+
+
+def to_plain(value: Any) -> Any:
+    """A regularizer, solver or tolerance as numbers, strings, lists and dicts; anything else unchanged."""
+    if isinstance(value, Regularizer):
+        return value.to_dict()
+    if isinstance(value, SOLVER_CLASSES + TOLERANCE_CLASSES):
+        return {"name": type(value).__name__, **asdict(value)}
+    return value
+
+
+def from_plain(key: str, value: Any) -> Any:
+    """Inverse of `to_plain` for the option ``key``; objects pass through."""
+    if not isinstance(value, dict):
+        return value
+    if key == "regularizer":
+        return Regularizer.from_dict(value)
+    classes: dict[str, Any] = {cls.__name__: cls for cls in (SOLVER_CLASSES if key == "solver" else TOLERANCE_CLASSES)}
+    arguments = dict(value)
+    name = arguments.pop("name", None)
+    if name not in classes:
+        raise ValueError(f"{key} must be one of {sorted(classes)}, got {name!r}")
+    known = {field.name for field in fields(classes[name])}
+    if unknown := sorted(set(arguments) - known):
+        raise ValueError(f"{name} has no argument {unknown[0]!r}; it takes {sorted(known)}")
+    return classes[name](**arguments)

@@ -1,0 +1,138 @@
+"""Stages: lr and eps decay, restarts, and the averaging weight that grows to 1 in the last stage."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ramda_theory.arrays import real
+from ramda_theory.optim.dual_averaging import DualAveraging, nonnegative_integer
+from ramda_theory.regularizers.grouped import integers
+
+
+class StageSchedule:
+    r"""The stages of Appendix A.1 of arXiv:2403.14398, to be stepped after every ``optimizer.step()``.
+
+    At a milestone every group's ``lr`` and ``eps`` are multiplied by ``gamma`` and the optimizer restarts at the
+    present weights.  In the last stage, step i of it averages with :math:`c_i = \min(c \sqrt i, 1)`, c = 1 - momentum
+    of the group, so that the weights reach the structure of What.  Optimizers without averaging (ProxSGD, ProxAdamW)
+    have only their lr decayed, as in the paper's comparisons.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    milestones : sequence of int
+        Steps (calls of `step`) after which a new stage begins, increasing and positive; epochs if
+        ``steps_per_epoch`` is given.  Empty: one stage, which is the last.
+    gamma : float
+        Factor > 0.
+    memory : int
+        Steps' worth of gradient averages that a restart keeps (`DualAveraging.restart`); 0 forgets all, as published.
+    grow_averaging : bool
+        Whether the averaging weight grows in the last stage.
+    steps_per_epoch : int, optional
+        Calls of `step` per epoch, for milestones counted in epochs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is out of its range, or ``memory`` is asked of an optimizer that does not restart.
+
+    Notes
+    -----
+    The decay multiplies the present lr, as torch's chainable schedulers do (StepLR, ExponentialLR, CosineAnnealingLR,
+    ...), and composes with them in any order.  A scheduler that sets the lr from its own base value (LambdaLR,
+    OneCycleLR) overrides it.
+
+    A tensor lr or momentum is changed in place, so that a compiled step sees it without being compiled again.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        milestones: Sequence[int],
+        gamma: float = 0.1,
+        memory: int = 0,
+        *,
+        grow_averaging: bool = True,
+        steps_per_epoch: int | None = None,
+    ) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"optimizer must be a torch optimizer, got {optimizer!r}")
+        self.optimizer = optimizer
+        self.milestones = integers("milestones", milestones)
+        if any(b <= a for a, b in zip((0, *self.milestones), self.milestones, strict=False)):
+            raise ValueError(f"milestones must be positive and increasing, got {milestones!r}")
+        self.gamma = real("gamma", gamma, minimum=0.0, strict=True)
+        self.memory = nonnegative_integer("memory", memory)
+        if self.memory and not isinstance(optimizer, DualAveraging):
+            raise ValueError(f"memory must be 0 for {type(optimizer).__name__}, which does not restart, got {memory}")
+        if not isinstance(grow_averaging, bool):
+            raise TypeError(f"grow_averaging must be True or False, got {grow_averaging!r}")
+        self.grow_averaging = grow_averaging and isinstance(optimizer, DualAveraging)
+        self.steps_per_epoch = 1 if steps_per_epoch is None else nonnegative_integer("steps_per_epoch", steps_per_epoch)
+        if not self.steps_per_epoch:
+            raise ValueError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
+        self.count = 0
+        self._averaging: list[float] = []
+        self._average()
+
+    @property
+    def stage(self) -> int:
+        """Stage of the next step, from 0."""
+        return bisect_right(self.milestones, self.count // self.steps_per_epoch)
+
+    def step(self) -> None:
+        """Count a step of the optimizer; begin a stage if that was the last one before a milestone."""
+        stage = self.stage
+        self.count += 1
+        if self.stage > stage:
+            self._begin_stage()
+        self._average()
+
+    def _begin_stage(self) -> None:
+        decayed = ("lr", "eps") if isinstance(self.optimizer, DualAveraging) else ("lr",)
+        for group in self.optimizer.param_groups:
+            for key in decayed:
+                if key in group:
+                    set_option(group, key, group[key] * self.gamma)
+        if isinstance(self.optimizer, DualAveraging):
+            self.optimizer.restart(self.memory)
+
+    def _average(self) -> None:
+        """Set every group's momentum to 1 - c_i for the next step, i-th of the last stage."""
+        if not self.grow_averaging or self.stage < len(self.milestones):
+            return
+        begun = self.milestones[-1] * self.steps_per_epoch if self.milestones else 0
+        i = self.count - begun + 1
+        for index, group in enumerate(self.optimizer.param_groups):
+            if index == len(self._averaging):  # the stage begins, or the group is new
+                self._averaging.append(1.0 - float(group["momentum"]))
+            if i > 1:
+                set_option(group, "momentum", 1.0 - min(self._averaging[index] * math.sqrt(i), 1.0))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The steps counted and the groups' averaging weights at the start of the last stage: plain data.
+
+        lr, eps and momentum are in the optimizer's own state_dict.
+        """
+        return {"count": self.count, "averaging": list(self._averaging)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where the schedule with this state was; load the optimizer's own state_dict as well."""
+        count = nonnegative_integer("count", state_dict["count"])
+        averaging = [real("averaging", c, minimum=0.0) for c in state_dict["averaging"]]
+        self.count, self._averaging = count, averaging
+
+
+def set_option(group: dict[str, Any], key: str, value: Any) -> None:
+    """Change an option of a parameter group, a tensor in place."""
+    if isinstance(group[key], Tensor):
+        group[key].fill_(value)
+    else:
+        group[key] = value

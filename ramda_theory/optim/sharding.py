@@ -1,0 +1,117 @@
+"""Parameters cut across processes (DTensor): the same algebra on every piece, sums over cut groups together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from ramda_theory.regularizers import Regularizer
+from ramda_theory.regularizers.grouped import Grouped
+from ramda_theory.regularizers.groups import AxisGroups
+from ramda_theory.regularizers.separable import Separable
+
+
+def is_sharded(tensor: Tensor) -> TypeGuard[Any]:
+    """Whether ``tensor`` is a DTensor."""
+    if type(tensor) in (Tensor, Parameter) or not torch.distributed.is_available():
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(tensor, DTensor)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's piece, sharing its memory; a plain tensor is its own piece."""
+    return tensor.to_local() if is_sharded(tensor) else tensor
+
+
+def local_gradient(gradient: Tensor, parameter: Tensor) -> Tensor:
+    """This process's piece of a gradient, cut as its parameter is."""
+    if is_sharded(gradient) and is_sharded(parameter) and gradient.placements != parameter.placements:
+        gradient = gradient.redistribute(placements=parameter.placements)
+    return local(gradient)
+
+
+def like(piece: Tensor, parameter: Any) -> Any:
+    """The DTensor cut as ``parameter`` is whose piece on this process is ``piece``."""
+    from torch.distributed.tensor import DTensor
+
+    return DTensor.from_local(
+        piece,
+        parameter.device_mesh,
+        parameter.placements,
+        run_check=False,
+        shape=parameter.shape,
+        stride=parameter.stride(),
+    )
+
+
+def whole(piece: Tensor, parameter: Tensor) -> Tensor:
+    """The whole tensor, gathered from the pieces of all processes."""
+    return like(piece, parameter).full_tensor() if is_sharded(parameter) else piece
+
+
+def piece_of(tensor: Tensor, parameter: Any) -> Tensor:
+    """Inverse of `whole`, for a tensor that all processes hold alike."""
+    if not is_sharded(parameter):
+        return tensor
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh = parameter.device_mesh
+    replicated = DTensor.from_local(tensor, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    return replicated.redistribute(placements=parameter.placements).to_local()
+
+
+def groups_are_whole(psi: Regularizer, parameter: Any) -> bool:
+    """Whether every piece psi separates into lies on one process."""
+    if isinstance(psi, Separable):
+        return True
+    if not isinstance(psi, Grouped) or getattr(psi, "labels", None) is not None:
+        return False
+    axes = AxisGroups(psi.dims, parameter.shape).axes
+    return not any(place.is_shard() and place.dim % parameter.ndim in axes for place in parameter.placements)
+
+
+def apply(
+    function: Callable[..., Tensor], psi: Regularizer, parameter: Tensor, *pieces: Tensor, gather: bool = False
+) -> Tensor:
+    """This process's piece of ``function(*tensors)``, a minimiser or proximal map of ``psi``.
+
+    Where every group lies on one process the pieces suffice.  Groups that are cut add up their totals over the
+    processes (DTensor algebra).  What cannot be written so (the nuclear norm, labelled groups, ``gather``) is computed
+    from the whole tensors, on every process alike.
+    """
+    if not is_sharded(parameter):
+        return function(*pieces)
+    if not gather and groups_are_whole(psi, parameter):
+        return function(*pieces)
+    if not gather and isinstance(psi, Grouped) and getattr(psi, "labels", None) is None:
+        result: Any = function(*(like(piece, parameter) for piece in pieces))
+        return result.redistribute(placements=parameter.placements).to_local()
+    return piece_of(function(*(whole(piece, parameter) for piece in pieces)), parameter)
+
+
+def meshes(tensors: Sequence[Tensor]) -> list[Any]:
+    """The distinct device meshes the tensors lie on, in order of appearance."""
+    found: list[Any] = []
+    for tensor in tensors:
+        if is_sharded(tensor) and tensor.device_mesh not in found:
+            found.append(tensor.device_mesh)
+    return found
+
+
+def any_process(flag: Tensor, over: Sequence[Any]) -> Tensor:
+    """Whether ``flag`` is true on any process of the meshes ``over``."""
+    if not over:
+        return flag
+    from torch.distributed._functional_collectives import all_reduce
+
+    count = flag.to(torch.float32)
+    for mesh in over:
+        for dim in range(mesh.ndim):
+            count = all_reduce(count, "max", (mesh, dim))
+    return count > 0

@@ -1,8 +1,8 @@
 """What "the same structure" means: the active manifold of a point, as something to compare, order and count.
 
 A structure is read from exact zeros and lives on the host.  It knows whether it equals another (the same manifold),
-whether it lies below another (``<=``: the other manifold's closure contains it), its dimension as a manifold, and how
-many pieces differ (``distance``).
+whether it lies below another (``<=``: it differs only in pieces that are zero, or has lower rank), its dimension as a
+manifold, and how many pieces differ (``distance``).
 """
 
 from __future__ import annotations
@@ -111,6 +111,11 @@ Structure = Pattern | Rank
 
 
 def numerical_rank(singular_values: np.ndarray, shape: tuple[int, int], epsilon: float) -> int:
-    """Singular values above rounding level, ``max(shape) * epsilon * largest``: what an SVD can tell from zero."""
-    largest = float(np.max(singular_values, initial=0.0))
-    return int(np.count_nonzero(singular_values > max(shape) * epsilon * largest)) if math.isfinite(largest) else 0
+    """Number of float64 singular values that rounding cannot have made.
+
+    Rounding every entry of a matrix W to precision ``epsilon`` moves its singular values by less than epsilon ||W||,
+    and the float64 SVD errs by max(shape) 2^-52 times the largest.  All count where one of them is not finite.
+    """
+    level = epsilon * float(np.linalg.norm(singular_values))
+    level += max(shape) * 2.0**-52 * float(np.max(singular_values, initial=0.0))
+    return int(np.count_nonzero(~(singular_values <= level))) if math.isfinite(level) else len(singular_values)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import Any, ClassVar
 
+import numpy as np
+
 from ramda_theory.arrays import Array, largest, namespace, norm, real
 from ramda_theory.structure import Structure
 
@@ -135,6 +137,11 @@ def same_shape(**arrays: Array) -> None:
 def soft_threshold(xp: ModuleType, z: Array, threshold: Array | float) -> Array:
     """sign(z) max(|z| - threshold, 0), with a NaN kept as NaN and no negative zero."""
     return xp.where(xp.abs(z) <= threshold, xp.zeros_like(z), z - xp.sign(z) * threshold)
+
+
+def signs(w: np.ndarray) -> np.ndarray:
+    """Sign of every entry as int8; a NaN is no zero and counts as positive."""
+    return np.where(np.isnan(w), 1, np.sign(w)).astype(np.int8)
 
 
 def margin(xp: ModuleType, ratios: Array, inactive: Array) -> Array:

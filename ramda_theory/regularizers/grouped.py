@@ -5,14 +5,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import ModuleType
 from typing import ClassVar
 
 import numpy as np
 
 from ramda_theory.arrays import Array, largest, namespace, real, to_host, total, wide
-from ramda_theory.regularizers.base import Regularizer, margin, same_shape, soft_threshold
+from ramda_theory.regularizers.base import Regularizer, margin, same_shape, signs, soft_threshold
 from ramda_theory.regularizers.groups import AxisGroups, Groups, LabelGroups
 from ramda_theory.regularizers.scalar_equation import group_lasso_minimizer
 from ramda_theory.regularizers.separable import mcp_minimizer
@@ -25,6 +25,9 @@ def integers(name: str, values: Sequence[int] | int) -> tuple[int, ...]:
         return tuple(operator.index(value) for value in (values if hasattr(values, "__iter__") else (values,)))
     except TypeError as error:
         raise TypeError(f"{name} must be an integer or a sequence of integers, got {values!r}") from error
+
+
+axis_groups = lru_cache(maxsize=64)(AxisGroups)
 
 
 class Grouped(Regularizer):
@@ -70,13 +73,14 @@ class Grouped(Regularizer):
     def group_support(self, w: Array) -> GroupSupport:
         """Which groups of ``w`` are nonzero, from exact zeros."""
         namespace(w=w)
-        nonzero = to_host(w) != 0
-        groups = self.groups(nonzero)
+        w = to_host(w)
+        # Asked after every step of a run, of one shape.
+        groups = axis_groups(self.dims, w.shape) if getattr(self, "labels", None) is None else self.groups(w)
         if isinstance(groups, AxisGroups):
-            pattern = nonzero.any(axis=groups.axes, keepdims=True)
+            pattern = np.logical_or.reduce(w, axis=groups.axes, keepdims=True)
         else:
-            pattern = np.bincount(groups.index, weights=nonzero, minlength=len(groups.sizes)) > 0
-        return GroupSupport(pattern.astype(np.int8), groups.sizes)
+            pattern = np.bincount(groups.index, weights=w != 0, minlength=len(groups.sizes)) > 0
+        return GroupSupport(pattern.view(np.int8), groups.sizes)
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,8 @@ class GroupLasso(Grouped):
         super().__post_init__()
         if self.labels is not None:
             object.__setattr__(self, "labels", integers("labels", self.labels))
+            if self.dims != (0,):
+                raise ValueError(f"dims and labels exclude each other, got dims {self.dims} and labels")
 
     @cached_property
     def _label_groups(self) -> LabelGroups:
@@ -133,6 +139,7 @@ class GroupLasso(Grouped):
         Errors of 1e-14 (float64) and 1e-7 (float32, with float64 totals) away from the threshold of a group.
         """
         xp = namespace(linear=linear, diag=diag)
+        same_shape(linear=linear, diag=diag)
         groups = self.groups(linear)
         threshold = scale * self._scaled(xp, groups, self.weight, linear)
         x = group_lasso_minimizer(xp, groups, -wide(xp, linear), wide(xp, diag), threshold)
@@ -212,6 +219,7 @@ class SparseGroupLasso(Grouped):
     def metric_prox(self, linear: Array, diag: Array, scale: Array | float = 1.0) -> Array:
         """Soft-threshold -linear by scale l1_ratio weight, then solve the group LASSO in the metric; exact."""
         xp = namespace(linear=linear, diag=diag)
+        same_shape(linear=linear, diag=diag)
         groups = self.groups(linear)
         b = soft_threshold(xp, -wide(xp, linear), scale * self._l1_weight)
         x = group_lasso_minimizer(xp, groups, b, wide(xp, diag), scale * self._radius(xp, groups, linear))
@@ -266,7 +274,7 @@ class SparseGroupLasso(Grouped):
     def structure(self, w: Array) -> SignPattern:
         """Sign of every entry, which settles the zero groups too (`group_support` names those)."""
         namespace(w=w)
-        return SignPattern(np.sign(to_host(w)).astype(np.int8))
+        return SignPattern(signs(to_host(w)))
 
 
 @dataclass(frozen=True)
@@ -328,6 +336,7 @@ class GroupMCP(Grouped):
             Where some diag <= scale/gamma: no exact method is known there (`has_metric_prox` tells).
         """
         xp = namespace(linear=linear, diag=diag)
+        same_shape(linear=linear, diag=diag)
         if not self.has_metric_prox(diag, scale):
             raise ValueError(
                 f"diag must exceed scale/gamma = {scale / self.gamma:.3g} everywhere for an exact GroupMCP solution"
@@ -374,8 +383,7 @@ def ball_residual(xp: ModuleType, groups: Groups, w: Array, g: Array, norms: Arr
     """g_g + radius w_g / ||w_g||, or g_g shortened by at most radius where w_g = 0."""
     sizes = xp.sqrt(groups.total(xp, g**2))
     zero = norms == 0
-    kept = xp.where(sizes > radius, (sizes - radius) / xp.where(sizes > 0, sizes, xp.ones_like(sizes)), 0.0)
-    unit = radius / xp.where(zero, xp.ones_like(norms), norms)
-    return xp.where(
-        groups.spread(xp, zero), g * groups.spread(xp, kept), g + wide(xp, w) * groups.spread(xp, unit + 0.0 * norms)
-    )
+    one = xp.ones_like(norms)
+    kept = xp.where(sizes <= radius, xp.zeros_like(sizes), (sizes - radius) / xp.where(sizes > 0, sizes, one))
+    unit = wide(xp, w) / groups.spread(xp, xp.where(zero, one, norms))
+    return xp.where(groups.spread(xp, zero), g * groups.spread(xp, kept), g + groups.spread(xp, radius * one) * unit)

@@ -42,7 +42,7 @@ class AxisGroups:
         return per_group
 
     def root_sizes(self, xp: ModuleType, like: Array) -> float:
-        return math.sqrt(self.sizes)
+        return math.sqrt(self.sizes or 1)  # a group without entries has norm 0 at any weight
 
 
 class LabelGroups:

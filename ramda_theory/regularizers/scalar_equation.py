@@ -8,6 +8,10 @@ Newton's method is run on h(rho) = 1/||b / (rho d + lam)|| - 1.  It is concave a
 *any* point crosses zero at or before the root, and from there the updates increase to the root quadratically.
 The start is the better of two such tangents: at rho = 0, good when lam matters, and at rho = ||b/d||, good when it does
 not.  No condition number enters: 11 updates were the most seen over 324 groups of sizes 1 to 4096.
+
+With weights p_i = q_i^2 / sum q^2, q = b / (rho d + lam), and a = d / (rho d + lam) <= 1/rho, h'' / h' is
+-3 Var(a) / E(a) >= -3/rho.  An update of relative size r therefore leaves a relative error of at most 1.5 r^2, and one
+of 2^-27 nothing that float64 could see: no further evaluation is needed to know that it was the last.
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ from ramda_theory.arrays import Array, is_host
 from ramda_theory.regularizers.groups import Groups
 
 MAX_UPDATES = 15
+LAST_STEP = 2.0**-27
+TINY = 2.0**-1022  # keeps 0/0 out of groups that are zero throughout
 
 
 def group_lasso_minimizer(
@@ -31,9 +37,8 @@ def group_lasso_minimizer(
         If ``max_updates`` Newton updates do not settle every group (checked on host arrays only).
     """
     rho, zero, _ = group_lasso_norms(xp, groups, b, diag, threshold, max_updates)
-    rho_entries = groups.spread(xp, rho)
-    x = rho_entries * b / (rho_entries * diag + spread(xp, groups, threshold, rho))
-    return xp.where(groups.spread(xp, zero), xp.zeros_like(x), x)
+    shift = threshold / xp.where(zero, xp.ones_like(rho), rho)
+    return xp.where(groups.spread(xp, zero), xp.zeros_like(b), b / (diag + groups.spread(xp, shift)))
 
 
 def group_lasso_norms(
@@ -43,38 +48,31 @@ def group_lasso_norms(
     b_sq = b * b
     size = xp.sqrt(groups.total(xp, b_sq))
     zero = size <= threshold
-    lam = spread(xp, groups, threshold, size)
+    one = xp.ones_like(size)  # stands for the norm of a zero group until the end
+    free = b / diag
+    lam = (groups.spread(xp, threshold) if getattr(threshold, "shape", ()) else threshold) / diag
 
     def newton_step(rho: Array) -> Array:
         """-h/h' = (sqrt(S) - 1) S / M with S = sum q^2, M = sum q^2 d/(rho d + lam), q = b / (rho d + lam)."""
-        reciprocal = 1.0 / (groups.spread(xp, rho) * diag + lam)
-        q_sq = b_sq * reciprocal * reciprocal
+        reciprocal = 1.0 / (groups.spread(xp, rho) + lam)
+        q = free * reciprocal
+        q_sq = q * q
         s = groups.total(xp, q_sq)
-        m = groups.total(xp, q_sq * diag * reciprocal)
-        return (xp.sqrt(s) - 1.0) * s / xp.where(zero, xp.ones_like(m), m)
+        return (xp.sqrt(s) - 1.0) * s / (groups.total(xp, q_sq * reciprocal) + TINY)
 
-    at_zero = (size - threshold) * size**2 / xp.where(zero, xp.ones_like(size), groups.total(xp, b_sq * diag))
-    far = xp.sqrt(groups.total(xp, (b / diag) ** 2))
-    far = xp.where(zero, xp.ones_like(far), far)
+    far = xp.where(zero, one, xp.sqrt(groups.total(xp, free * free)))
     at_far = far + newton_step(far)
-    rho = xp.where(xp.isfinite(at_far) & (at_far > at_zero), at_far, at_zero)
-    rho = xp.where(zero, xp.zeros_like(rho), rho)
+    at_zero = (size - threshold) * size**2 / (groups.total(xp, b_sq * diag) + TINY)
+    rho = xp.where(zero, one, xp.where(at_far > at_zero, at_far, at_zero))
 
     host = is_host(b)
-    updates = 0
-    while updates < max_updates:
-        # The step's sign is kept: past the root it is rounding, and |step| would never settle.
-        step = xp.where(zero, xp.zeros_like(rho), newton_step(rho))
-        moving = step > 8 * 2.0**-52 * rho
-        if host and not bool(xp.any(moving)):
-            return rho, zero, updates
-        rho = xp.where(moving | xp.isnan(step), rho + step, rho)
+    updates, moving = 0, True
+    while moving and updates < max_updates:
+        step = newton_step(rho)
+        # Past the root a step is negative: rounding, or the stand-in of a zero group.
+        rho = xp.where(step > 0, rho + step, rho)
         updates += 1
-    if host and bool(xp.any(newton_step(rho) * xp.where(zero, 0.0 * rho, 1.0 + 0.0 * rho) > 8 * 2.0**-52 * rho)):
-        raise RuntimeError(f"the group LASSO scalar equation did not settle within max_updates={max_updates} updates")
-    return rho, zero, updates
-
-
-def spread(xp: ModuleType, groups: Groups, threshold: Array | float, like: Array) -> Array | float:
-    """A threshold per group laid out over the entries; a scalar is left alone."""
-    return groups.spread(xp, threshold) if getattr(threshold, "shape", ()) else threshold
+        moving = not host or bool((step > LAST_STEP * rho).any())
+    if host and moving:
+        raise RuntimeError(f"the group LASSO scalar equation did not settle within max_updates={max_updates}")
+    return xp.where(zero, xp.zeros_like(rho), rho), zero, updates

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from ramda_theory.arrays import Array, largest, namespace, real, to_host, total, wide
-from ramda_theory.regularizers.base import Regularizer, margin, same_shape, soft_threshold
+from ramda_theory.regularizers.base import Regularizer, margin, same_shape, signs, soft_threshold
 from ramda_theory.structure import SignPattern
 
 
@@ -48,6 +48,7 @@ class Separable(Regularizer):
         Where two points tie, the one closer to zero (the simpler structure) is returned.
         """
         xp = namespace(linear=linear, diag=diag)
+        same_shape(linear=linear, diag=diag)
         return xp.astype(self._solve(xp, -wide(xp, linear), wide(xp, diag), scale), linear.dtype)
 
     def group_max(self, diag: Array) -> Array:
@@ -77,8 +78,8 @@ class Separable(Regularizer):
 
     def structure(self, w: Array) -> SignPattern:
         namespace(w=w)
-        w = to_host(w)
-        return SignPattern(np.sign(w).astype(np.int8) * self._branch(np.abs(w)))
+        w = wide(np, to_host(w))
+        return SignPattern(signs(w) * self._branch(np.abs(w)))
 
 
 @dataclass(frozen=True)

@@ -121,13 +121,21 @@ class NuclearNorm(Regularizer):
     def _factors(self, xp: ModuleType, w: Array) -> tuple[Array, Array, tuple[int, int]]:
         """Left and right singular vectors of the numerical rank of ``w``."""
         matrix = wide(xp, self.matrix(w))
-        u, s, vh = xp.linalg.svd(matrix, full_matrices=False)
+        u, s, vh = svd(xp, matrix)
         rank = numerical_rank(to_host(s), tuple(matrix.shape), self._epsilon(xp, w))
         return u[:, :rank], vh[:rank, :].T, tuple(matrix.shape)
 
     @staticmethod
     def _epsilon(xp: ModuleType, w: Array) -> float:
         return float(xp.finfo(w.dtype).eps)
+
+    def column_part(self, w: Array, direction: Array) -> Array:
+        """Part of ``direction`` in the column space of ``w``: no move along it raises the rank."""
+        xp = namespace(w=w, direction=direction)
+        same_shape(w=w, direction=direction)
+        left, _, _ = self._factors(xp, w)
+        part = left @ (left.T @ wide(xp, self.matrix(direction)))
+        return xp.astype(self._unmatrix(xp, part, w), direction.dtype)
 
     def tangent(self, w: Array, direction: Array) -> Array:
         """Part of ``direction`` tangent at ``w`` to the matrices of its rank."""
@@ -149,7 +157,15 @@ def svdvals(xp: ModuleType, matrix: Array) -> Array:
     """Singular values, largest first (none for an empty matrix)."""
     if not math.prod(matrix.shape):
         return xp.zeros(0, dtype=matrix.dtype)
-    return xp.linalg.svd(matrix, full_matrices=False)[1] if xp is np else xp.linalg.svdvals(matrix)
+    finite = xp.all(xp.isfinite(matrix))
+    return xp.where(finite, xp.linalg.svdvals(xp.where(finite, matrix, xp.zeros_like(matrix))), xp.nan)
+
+
+def svd(xp: ModuleType, matrix: Array) -> tuple[Array, Array, Array]:
+    """Thin SVD, all NaN if the matrix is not finite (where LAPACK would raise)."""
+    finite = xp.all(xp.isfinite(matrix))
+    u, s, vh = xp.linalg.svd(xp.where(finite, matrix, xp.zeros_like(matrix)), full_matrices=False)
+    return xp.where(finite, u, xp.nan), xp.where(finite, s, xp.nan), xp.where(finite, vh, xp.nan)
 
 
 def project_out(xp: ModuleType, left: Array, right: Array, g: Array) -> Array:
@@ -173,6 +189,6 @@ def shrink_singular_values(xp: ModuleType, z: Array, threshold: Array | float) -
         q = vectors[:, vectors.shape[1] - kept :]
         factor = 1.0 - threshold / xp.sqrt(values[values.shape[0] - kept :])
         return ((q * factor) @ (q.T @ z) if short else (z @ q) @ (factor[:, None] * q.T)), xp.asarray(kept)
-    u, s, vh = xp.linalg.svd(z, full_matrices=False)
+    u, s, vh = svd(xp, z)
     left = xp.where(s <= threshold, xp.zeros_like(s), s - threshold)
     return (u * left) @ vh, xp.count_nonzero(left)

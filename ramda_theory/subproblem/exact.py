@@ -7,7 +7,6 @@ from typing import Any
 
 from ramda_theory.arrays import Array, wide
 from ramda_theory.regularizers import GroupLasso
-from ramda_theory.regularizers.scalar_equation import spread
 from ramda_theory.subproblem.problem import Candidate, Subproblem
 
 
@@ -38,11 +37,14 @@ class NewtonRaphson:
         regularizer, xp = problem.regularizer, problem.xp
         if not isinstance(regularizer, GroupLasso):
             raise ValueError(f"newton_raphson solves GroupLasso only, got {regularizer!r}")
+        weight = problem.weight_sum * regularizer.weight
+        if not weight > 0:
+            raise ValueError(f"newton_raphson needs weight_sum * weight > 0, got {weight}")
         b, diag = -problem.linear, wide(xp, problem.metric)
         groups = regularizer.groups(b)
         threshold = problem.weight_sum * regularizer.group_weights(b)
         zero = xp.sqrt(groups.total(xp, b**2)) <= threshold
-        lam = spread(xp, groups, threshold, zero)
+        lam = groups.spread(xp, threshold) if getattr(threshold, "shape", ()) else threshold
         rho = xp.zeros_like(groups.total(xp, b))
         iteration = 0
         while iteration < max_iter:

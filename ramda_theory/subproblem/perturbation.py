@@ -36,7 +36,7 @@ def perturbed(
     seed : int
         Of the random direction.
     along : {"manifold", "ambient"}
-        Keep the structure of ``point`` (its zeros; its rank), or move every entry.
+        Keep the zeros of ``point`` (nuclear norm: its column space, hence its rank), or move every entry.
 
     Returns
     -------
@@ -81,10 +81,11 @@ def random_direction(problem: Subproblem, point: Array, seed: int, along: str) -
     if along not in ("manifold", "ambient"):
         raise ValueError(f"along must be 'manifold' or 'ambient', got {along!r}")
     xp = problem.xp
-    noise = xp.asarray(np.random.default_rng(seed).standard_normal(tuple(point.shape)), dtype=point.dtype)
+    noise = np.random.default_rng(seed).standard_normal(tuple(point.shape))
+    noise = xp.asarray(noise, dtype=point.dtype, device=point.device)
     if along == "manifold":
         if isinstance(problem.regularizer, NuclearNorm):
-            noise = problem.regularizer.tangent(point, noise)
+            noise = problem.regularizer.column_part(point, noise)
         else:
             noise = xp.where(point == 0, xp.zeros_like(noise), noise)
     size = float(xp.linalg.vector_norm(noise))

@@ -107,10 +107,11 @@ class Subproblem:
         xp = self.xp
         x, start = wide(xp, x), wide(xp, start)
         step = x - start
-        slope = wide(xp, self.grad_sum) + wide(xp, self.metric) * (0.5 * (x + start) - self.anchor)
-        smooth, psi, psi_start = inner(xp, slope, step), self.regularizer.value(x), self.regularizer.value(start)
-        magnitude = inner(xp, xp.abs(slope), xp.abs(step)) + self.weight_sum * (psi + psi_start)
-        return float(smooth + self.weight_sum * (psi - psi_start) - 1e-15 * magnitude)
+        constant, curved = wide(xp, self.grad_sum), wide(xp, self.metric) * (0.5 * (x + start) - self.anchor)
+        psi, psi_start = self.regularizer.value(x), self.regularizer.value(start)
+        change = inner(xp, constant + curved, step) + self.weight_sum * (psi - psi_start)
+        magnitude = inner(xp, xp.abs(constant) + xp.abs(curved), xp.abs(step)) + self.weight_sum * (psi + psi_start)
+        return float(change - 1e-15 * magnitude)
 
     @cached_property
     def magnitude(self) -> float:

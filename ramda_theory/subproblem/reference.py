@@ -39,7 +39,7 @@ class Cvxpy:
         if x.value is None:
             raise RuntimeError(f"CVXPY ({self.solver}) found no solution: status {program.status}")
         xp = problem.xp
-        point = xp.asarray(np.reshape(x.value, anchor.shape), dtype=problem.anchor.dtype)
+        point = xp.asarray(np.reshape(x.value, anchor.shape), dtype=problem.anchor.dtype, device=problem.anchor.device)
         return Candidate(point, int(program.solver_stats.num_iters or 0))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 
@@ -70,6 +71,8 @@ def solve(
         same_shape(anchor=subproblem.anchor, start=start)
         if not bool(subproblem.xp.all(subproblem.xp.isfinite(start))):
             raise ValueError("start must be finite, it holds NaN or Inf")
+    if not math.prod(subproblem.anchor.shape):
+        return judge(subproblem, Candidate(subproblem.anchor, 0), tolerance, start)
     candidate = solver(subproblem, subproblem.anchor if start is None else start, tolerance, max_iter)
     return judge(subproblem, candidate, tolerance, start)
 
@@ -93,7 +96,9 @@ def judge(subproblem: Subproblem, candidate: Candidate, tolerance: float, start:
     point = candidate.point
     if point.dtype != subproblem.anchor.dtype:
         point = subproblem.xp.astype(point, subproblem.anchor.dtype)
-    structure = candidate.structure or subproblem.regularizer.structure(point)
+    structure = candidate.structure
+    if structure is None:
+        structure = subproblem.regularizer.structure(point)
     residual = float(subproblem.residual(point))
     if not residual <= tolerance:
         status = "max_iter"

@@ -21,7 +21,8 @@ def removable_parameters(model: nn.Module) -> int | None:
 
     A unit between two layers goes if nothing reads it (its column in the next layer is zero) or if it is always zero
     (its row and bias are zero, and the activation maps 0 to 0); with it go its row, its bias and its column.  Input
-    features that nothing reads go with their column.  What goes may leave others unread or zero, and so on.
+    features that nothing reads go with their column.  What goes may leave others unread or zero, and so on.  Units that
+    are constant for reasons other than zeros (a ReLU of a negative bias) stay.
 
     Parameters
     ----------

@@ -139,12 +139,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.out.exists() and not arguments.out.is_dir():
             raise ValueError(f"--out must be a folder, {arguments.out} is a file")
         return jobs[arguments.command](arguments)
-    except (ValueError, TypeError, OSError) as error:
+    except (ValueError, TypeError, OSError, ArithmeticError) as error:
         print(f"ramda-theory {arguments.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(
-            f"\ninterrupted; what was finished is in {arguments.out}, and the same command goes on from there",
+            f"\ninterrupted; what was finished is in {arguments.out}"
+            + ("" if arguments.command == "validate" else ", and the same command goes on from there"),
             file=sys.stderr,
         )
         return 130

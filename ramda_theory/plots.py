@@ -89,7 +89,10 @@ def plot_identification(problem: Problem, runs: Sequence[IdentifyRun], path: str
             look = line_style(index) | {"linewidth": 1.4}
             error_axes.plot(*worst_in_bins(entry.record.structures_hat.distances(entry.target)), **look)
             metrics = entry.record.metrics
+            if "objective" not in metrics:  # diverged before it was measured
+                continue
             gap = np.maximum(metrics["objective"] - entry.reference.objective, 1e-16)
+            gap[gap > 1e6] = np.nan  # a diverging run leaves the picture
             gap_axes.plot(metrics["step"], gap, label=f"{entry.setting.method}: {entry.setting.short_label}", **look)
             if entry.w_hat.time is not None:
                 error_axes.plot(entry.w_hat.time, 0, marker="o", markersize=4.5, color=look["color"], clip_on=False)

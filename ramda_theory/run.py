@@ -25,6 +25,14 @@ if TYPE_CHECKING:
     from ramda_theory.problems import Problem
 
 
+class Diverged(ArithmeticError):
+    """A run left the range of float64; ``record`` holds what it recorded before."""
+
+    def __init__(self, step: int, record: Record) -> None:
+        super().__init__(f"the run left the range of float64 at step {step}: its learning rate is too large")
+        self.record = record
+
+
 @dataclass
 class Run:
     """A finished run: its last state and its record."""
@@ -72,8 +80,10 @@ def run(
 
     Raises
     ------
+    Diverged
+        If a number overflows; the last good state is in the checkpoint.
     ValueError
-        If a gradient is not finite (the last good state is in the checkpoint), or a checkpoint is of another run.
+        If a gradient is not finite (likewise), or a checkpoint is of another run.
     """
     at_least("steps", steps, 0)
     at_least("measure_every", measure_every, 0)
@@ -87,6 +97,7 @@ def run(
 
     bar = progress_bar(progress, steps, done)
     t = done
+    before = np.seterr(over="raise")
     try:
         while t < steps:
             settings = schedule.at(t + 1)
@@ -104,7 +115,10 @@ def run(
                 save_checkpoint(checkpoint, state, t, seconds, record)
             if bar is not None:
                 bar.update()
+    except FloatingPointError as error:
+        raise Diverged(t, record) from error
     finally:
+        np.seterr(**before)
         if bar is not None:
             bar.close()
         if checkpoint is not None and t > done:

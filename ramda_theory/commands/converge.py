@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from ramda_theory.commands.settings import DETERMINISTIC, Setting, parse_setting, problem_named
+from ramda_theory.commands.settings import DETERMINISTIC, Setting, checkpoint_path, problem_named, select
 from ramda_theory.commands.text import aligned
 from ramda_theory.diagnostics import Rate, Record, Table, fit_rate
 from ramda_theory.files import write_json
 from ramda_theory.methods import FullGradient, SampledGradient
 from ramda_theory.problems import Problem, Reference
-from ramda_theory.run import run
+from ramda_theory.run import describe, run
 
 POINTS = 120
 """Measurements along a run."""
@@ -90,7 +90,7 @@ def converge(
     seed : int
         Of the batches.
     out : path, optional
-        Folder for ``converge.json`` and ``converge.png``.
+        Folder for ``converge.json``, ``converge.png`` and the runs, which go on from there if interrupted.
     progress : bool
         Show a bar for each run.
 
@@ -98,13 +98,13 @@ def converge(
     -------
     list of ConvergeRun
     """
-    settings = [parse_setting(text) for text in methods]
-    if not settings:
+    if not methods:
         raise ValueError("methods must name at least one method, got none")
     if isinstance(problem, str):
         problem = problem_named(problem, weight)
     elif weight is not None:
         raise ValueError("weight applies to a named problem only; a Problem carries its own regularizer")
+    settings = select((), methods, problem)
     sampled = batch is not None and problem.samples is not None
     oracle = SampledGradient(min(batch or 1, problem.samples or 1), seed) if sampled else FullGradient()
     per_epoch = oracle.steps_per_epoch(problem)
@@ -113,13 +113,16 @@ def converge(
     finished = []
     for setting in settings:
         method, schedule = setting.build(problem, per_epoch)
+        gradients = FullGradient() if setting.method in DETERMINISTIC else oracle
+        description = describe(problem, method, schedule, gradients)
         result = run(
             problem,
             method,
             schedule,
             steps,
-            gradients=FullGradient() if setting.method in DETERMINISTIC else oracle,
+            gradients=gradients,
             measure_every=max(1, steps // POINTS),
+            checkpoint=None if out is None else checkpoint_path(out, description, steps),
             progress=f"{setting.method} {setting.short_label}" if progress else False,
         )
         finished.append(ConvergeRun(setting, result.record, reference))

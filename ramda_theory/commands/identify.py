@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ramda_theory.commands.settings import Setting, problem_named, select
+from ramda_theory.commands.settings import Setting, checkpoint_path, problem_named, select
 from ramda_theory.commands.text import aligned
-from ramda_theory.diagnostics import Identification, Record, identification
+from ramda_theory.diagnostics import Identification, Record, StructureTrace, identification
 from ramda_theory.files import write_json
 from ramda_theory.methods import FullGradient, SampledGradient
 from ramda_theory.problems import Problem, Reference
 from ramda_theory.regularizers.grouped import integers
-from ramda_theory.run import describe, run
+from ramda_theory.run import Diverged, describe, run
 from ramda_theory.structure import Structure
 
 STAGES = (60, 120, 180, 240)
@@ -50,21 +48,26 @@ class IdentifyRun:
     record: Record
     reference: Reference
     target: Structure
+    diverged: bool = False
 
     @property
     def w_hat(self) -> Identification:
         """Of What."""
-        return identification(self.record.structures_hat, self.target)
+        return self._identification(self.record.structures_hat)
 
     @property
     def w(self) -> Identification:
         """Of W."""
-        return identification(self.record.structures_w, self.target)
+        return self._identification(self.record.structures_w)
+
+    def _identification(self, trace: StructureTrace) -> Identification:
+        found = identification(trace, self.target)
+        return replace(found, time=None, held_for=0) if self.diverged else found
 
     @property
-    def gap(self) -> float:
-        """F(What) - F* at the end."""
-        return float(self.record.metrics["objective"][-1]) - self.reference.objective
+    def gap(self) -> float | None:
+        """F(What) - F* at the end; None if the run diverged."""
+        return None if self.diverged else float(self.record.metrics["objective"][-1]) - self.reference.objective
 
     def to_dict(self) -> dict[str, Any]:
         """The entry of ``identify.json``."""
@@ -125,7 +128,6 @@ def identify(
     ValueError
         Unknown names, no seeds, values out of range.
     """
-    settings = select(SETTINGS, methods)
     seeds = integers("seeds", seeds)
     if not seeds or min(seeds) < 0:
         raise ValueError(f"seeds must be nonnegative integers, at least one, got {seeds}")
@@ -133,6 +135,7 @@ def identify(
         problem = problem_named(problem, weight)
     elif weight is not None:
         raise ValueError("weight applies to a named problem only; a Problem carries its own regularizer")
+    settings = select(SETTINGS, methods, problem)
     epochs, seeds = (QUICK_EPOCHS, seeds[:1]) if quick else (EPOCHS, seeds)
     reference = problem.solution()
     finished: list[IdentifyRun] = []
@@ -165,26 +168,30 @@ def _one(
     per_epoch = SampledGradient(min(BATCH, problem.samples)).steps_per_epoch(problem) if problem.samples else 28
     steps = epochs * per_epoch
     method, schedule = setting.build(problem, per_epoch)
-    checkpoint = None
-    if out is not None:
-        description = json.dumps([describe(problem, method, schedule, gradients), steps], sort_keys=True)
-        key = hashlib.sha256(description.encode()).hexdigest()[:12]
-        checkpoint = Path(out) / "runs" / f"{setting.method}-{seed}-{key}.npz"
-    result = run(
-        problem,
-        method,
-        schedule,
-        steps,
-        gradients=gradients,
-        measure_every=4 * per_epoch,
-        checkpoint=checkpoint,
-        progress=f"{setting.method} {setting.label}, seed {seed}" if progress else False,
-    )
+    checkpoint = None if out is None else checkpoint_path(out, describe(problem, method, schedule, gradients), steps)
+    diverged = False
+    try:
+        record = run(
+            problem,
+            method,
+            schedule,
+            steps,
+            gradients=gradients,
+            measure_every=4 * per_epoch,
+            checkpoint=checkpoint,
+            progress=f"{setting.method} {setting.label}, seed {seed}" if progress else False,
+        ).record
+    except Diverged as error:
+        record, diverged = error.record, True
     # A stationary point that is only approximate has no structure to be held against: then the run's own end is.
-    trace = result.record.structures_hat
-    return IdentifyRun(
-        setting, seed, result.record, reference, reference.structure if reference.certified else trace[-1]
-    )
+    target = reference.structure if reference.certified else record.structures_hat[-1]
+    return IdentifyRun(setting, seed, record, reference, target, diverged)
+
+
+def worst_gap(group: Sequence[IdentifyRun]) -> str:
+    """The largest gap of runs that differ in their seed only."""
+    gaps = [entry.gap for entry in group if entry.gap is not None]
+    return f"{max(gaps):.1e}" if len(gaps) == len(group) else "diverged"
 
 
 def table(runs: Sequence[IdentifyRun]) -> str:
@@ -209,7 +216,9 @@ def table(runs: Sequence[IdentifyRun]) -> str:
                 joined([entry.w_hat.final_error for entry in group]),
                 joined([entry.w.final_error for entry in group]),
                 joined([entry.w_hat.held_for for entry in group]),
-                f"{max(entry.gap for entry in group):.1e}",
+                "diverged"
+                if any(entry.diverged for entry in group)
+                else f"{max(entry.gap or 0 for entry in group):.1e}",
                 f"{group[0].reference.margin:.3f}",
             )
         )

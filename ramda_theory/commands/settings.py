@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from pathlib import Path
 from typing import Any
 
 from ramda_theory.methods import FISTA, MADGRAD, MDA, RAMDA, RMDA, Method, ProxGen, ProxSGD, Schedule
@@ -14,7 +16,7 @@ from ramda_theory.problems import PROBLEMS, Problem
 METHODS = ("RAMDA", "RMDA", "ProxSGD", "ProxAdamW", "MADGRAD", "MDA", "PG", "FISTA")
 
 DEFAULT_LR = {"RAMDA": 1e-2, "MADGRAD": 1e-2, "RMDA": 1.0, "MDA": 1.0, "ProxSGD": 1.0, "ProxAdamW": 1e-3}
-"""Learning rates that suit the digits problem; those in units of 1/L are rescaled to other problems (`Setting`)."""
+"""Learning rates that suit the digits problem."""
 
 IN_UNITS_OF_STEP = ("RMDA", "MDA", "ProxSGD")
 DETERMINISTIC = ("PG", "FISTA")
@@ -22,15 +24,14 @@ DETERMINISTIC = ("PG", "FISTA")
 
 @dataclass(frozen=True)
 class Setting:
-    """A method and its schedule, in epochs and in the digits problem's units.
+    """A method and its schedule, with milestones in epochs.
 
     Attributes
     ----------
     method : str
         One of `METHODS`.
     lr : float
-        Learning rate on the digits problem.  That of a method without a preconditioner scales with 1/L: on another
-        problem it is multiplied by L(digits)/L.  PG and FISTA always take 1/L.
+        Learning rate; PG and FISTA always take 1/L.
     averaging : float
         c; for ProxSGD that of its momentum.
     milestones : tuple of int
@@ -76,6 +77,15 @@ class Setting:
         """With milestones in proportion to a run ``factor`` times as long."""
         return replace(self, milestones=tuple(max(1, round(factor * epoch)) for epoch in self.milestones))
 
+    def on(self, problem: Problem) -> Setting:
+        """A setting chosen on the digits, carried to another problem.
+
+        There the learning rate of a method without a preconditioner, 1 on the digits, becomes 1/L.
+        """
+        if problem.name == "digits" or self.method not in IN_UNITS_OF_STEP or problem.lipschitz is None:
+            return self
+        return replace(self, lr=float(f"{self.lr / problem.lipschitz:.2g}"))
+
     def build(self, problem: Problem, steps_per_epoch: int) -> tuple[Method, Schedule]:
         """The method and the schedule, in steps, on a problem."""
         psi = problem.regularizer
@@ -93,11 +103,8 @@ class Setting:
             if problem.lipschitz is None:
                 raise ValueError(f"{self.method} needs a problem with a Lipschitz constant, {problem.name} has none")
             return methods[self.method](), Schedule(1.0 / problem.lipschitz)
-        lr = self.lr
-        if self.method in IN_UNITS_OF_STEP and problem.lipschitz is not None:
-            lr *= digits_lipschitz() / problem.lipschitz
         return methods[self.method](), Schedule(
-            lr,
+            self.lr,
             self.averaging,
             eps=1e-8 if self.method == "ProxAdamW" else 1e-6,
             milestones=tuple(steps_per_epoch * epoch for epoch in self.milestones),
@@ -105,12 +112,6 @@ class Setting:
             memory=self.memory,
             grow_averaging=self.grow,
         )
-
-
-@cache
-def digits_lipschitz() -> float:
-    """L of the digits problem, the unit of learning rates."""
-    return PROBLEMS["digits"]().lipschitz or 1.0
 
 
 def parse_setting(text: str) -> Setting:
@@ -157,13 +158,20 @@ def problem_named(name: str, weight: float | None) -> Problem:
     return PROBLEMS[name](weight=weight)
 
 
-def select(settings: Sequence[Setting], methods: Sequence[str] | None) -> list[Setting]:
-    """The settings of the given methods; an item with its own settings (``RAMDA:lr=1e-2``) stands for itself."""
+def checkpoint_path(out: str | Path, description: dict[str, str], steps: int) -> Path:
+    """Where a command keeps a run, by what the run is: the same command finds it again, another does not."""
+    text = json.dumps([description, steps], sort_keys=True)
+    key = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return Path(out) / "runs" / f"{description['method'].partition(' ')[0]}-{key}.npz"
+
+
+def select(settings: Sequence[Setting], methods: Sequence[str] | None, problem: Problem) -> list[Setting]:
+    """The settings of the given methods on a problem; an item with its own (``RAMDA:lr=1e-2``) stands for itself."""
     if methods is None:
-        return list(settings)
+        return [setting.on(problem) for setting in settings]
     chosen: list[Setting] = []
     for text in methods:
         parsed = parse_setting(text)
-        listed = [setting for setting in settings if setting.method == text]
-        chosen += listed or [parsed]
+        listed = [setting.on(problem) for setting in settings if setting.method == text]
+        chosen += listed or [parsed.on(problem) if text == parsed.method else parsed]
     return chosen

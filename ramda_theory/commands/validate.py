@@ -154,11 +154,14 @@ def validate(
         from tqdm import tqdm
 
         plan = tqdm(plan, unit="problem", leave=False)
-    cases = [case for psi, size, spread in plan for case in cases_of(psi, size, spread, seed)]
+    cases: list[Case] = []
+    for psi, size, spread in plan:
+        cases += cases_of(psi, size, spread, seed)
+        if out is not None:
+            write_json(Path(out) / "validate.json", [asdict(case) for case in cases])
     if out is not None:
         from ramda_theory.plots import plot_validation
 
-        write_json(Path(out) / "validate.json", [asdict(case) for case in cases])
         plot_validation(cases, Path(out) / "validate.png")
     return cases
 

@@ -18,6 +18,7 @@ from ramda_theory.files import write_atomically
 from ramda_theory.methods.gradients import FullGradient, GradientOracle
 from ramda_theory.methods.schedule import Schedule
 from ramda_theory.methods.state import Method
+from ramda_theory.regularizers import Regularizer
 from ramda_theory.regularizers.grouped import integers
 from ramda_theory.subproblem.problem import Solution
 
@@ -108,7 +109,7 @@ def run(
             state, solution = method.step(state, gradient, settings)
             seconds += time.perf_counter() - clock
             t += 1
-            observe(record, method, state, solution, settings.tolerance)
+            observe(record, problem.regularizer, state, solution, settings.tolerance)
             if measure_every and (t % measure_every == 0 or t == steps):
                 record.metrics.append(step=t, seconds=seconds, **measure(problem, method, state))
             if checkpoint is not None and t % checkpoint_every == 0 and t < steps:
@@ -132,11 +133,11 @@ def at_least(name: str, value: int, least: int) -> None:
         raise ValueError(f"{name} must be at least {least}, got {value!r}")
 
 
-def observe(record: Record, method: Method, state: Any, solution: Solution | None, tolerance: float) -> None:
+def observe(record: Record, regularizer: Regularizer, state: Any, solution: Solution | None, tolerance: float) -> None:
     """Add one step to the record: structures, and the inner solution if there is one."""
-    hat = method.regularizer.structure(state.w_hat) if solution is None else solution.structure
+    hat = regularizer.structure(state.w_hat) if solution is None else solution.structure
     record.structures_hat.append(hat)
-    record.structures_w.append(hat if state.w is state.w_hat else method.regularizer.structure(state.w))
+    record.structures_w.append(hat if state.w is state.w_hat else regularizer.structure(state.w))
     if solution is not None:
         record.inner.append(
             tolerance=tolerance,

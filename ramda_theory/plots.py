@@ -15,6 +15,7 @@ from ramda_theory.structure import Pattern, Structure
 if TYPE_CHECKING:
     from ramda_theory.commands.converge import ConvergeRun
     from ramda_theory.commands.identify import IdentifyRun
+    from ramda_theory.commands.train import TrainResult
     from ramda_theory.commands.validate import Case
     from ramda_theory.problems import Problem
 
@@ -257,4 +258,35 @@ def plot_validation(cases: Sequence[Case], path: str | Path) -> Path:
             solver: handle for axes in panels for handle, solver in zip(*axes.get_legend_handles_labels(), strict=True)
         }
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+    return save_figure(figure, path)
+
+
+def plot_training(result: TrainResult, path: str | Path) -> Path:
+    """Accuracy, weighted group sparsity of w and w_hat, and structure flips over the epochs."""
+    history, settings = result.history, result.settings
+    epochs = [row["epoch"] for row in history]
+    sparse = history[-1]["sparsity"] is not None
+    with style():
+        figure = new_figure(4.6, 5.4 if sparse else 2.4)
+        axes = np.atleast_1d(figure.subplots(3 if sparse else 1, 1, sharex=True))
+        curves = (("", "$w$", line_style(1)), ("_hat", r"$\hat{w}$", line_style(0)))
+        for suffix, name, look in curves:
+            axes[0].plot(epochs, [row[f"accuracy{suffix}"] for row in history], label=name, **look)
+            if sparse:
+                axes[1].plot(epochs, [row[f"sparsity{suffix}"] for row in history], label=name, **look)
+                axes[2].plot(epochs, [row[f"flips{suffix}"] for row in history], label=name, **look)
+        axes[0].set(
+            ylabel="validation accuracy", title=f"{settings.optimizer}, {settings.model}, weight {settings.weight:g}"
+        )
+        axes[0].set_ylim(max(0.0, min(row["accuracy_hat"] for row in history[len(history) // 4 :]) - 0.02), 1.005)
+        if sparse:
+            axes[1].set(ylabel="weighted group sparsity", ylim=(-0.02, 1.02))
+            axes[2].set(ylabel="groups that changed")
+            axes[2].set_yscale("symlog", linthresh=1)
+            axes[2].set_ylim(0, None)
+        for axis in axes:
+            for milestone in settings.milestones or ():
+                axis.axvline(milestone, color="#999999", linewidth=0.8, zorder=0)
+        axes[-1].set_xlabel("epoch (grey lines: a stage begins)")
+        axes[0].legend(loc="lower right")
     return save_figure(figure, path)

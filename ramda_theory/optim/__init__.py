@@ -1,10 +1,13 @@
 """RAMDA, RMDA, ProxSGD and ProxAdamW as torch optimizers, and what goes with them."""
 
+from ramda_theory.optim.param_groups import structured_param_groups
 from ramda_theory.optim.prox_adamw import ProxAdamW
 from ramda_theory.optim.prox_sgd import ProxSGD
 from ramda_theory.optim.ramda import RAMDA
+from ramda_theory.optim.report import structure_report
 from ramda_theory.optim.rmda import RMDA
 from ramda_theory.optim.schedule import StageSchedule
+from ramda_theory.optim.tracker import StructureTracker
 
 __all__ = [
     "RAMDA",
@@ -12,4 +15,7 @@ __all__ = [
     "ProxAdamW",
     "ProxSGD",
     "StageSchedule",
+    "StructureTracker",
+    "structure_report",
+    "structured_param_groups",
 ]

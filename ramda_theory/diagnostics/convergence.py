@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ramda_theory.methods.dual_averaging import DualAveraging, DualAveragingState
-from ramda_theory.methods.proximal import MomentumState
+from ramda_theory.methods.proximal import FISTAState
 
 if TYPE_CHECKING:
     from ramda_theory.methods import Method
@@ -22,32 +22,36 @@ def measure(problem: Problem, method: Method, state: Any) -> dict[str, float]:
     -------
     dict
         "objective", "objective_w": F(What), F(W).  "stationarity": dist(0, dF(What)).  "gradient_error": distance of
-        the method's gradient estimate (V/alpha, or the momentum) from grad f(W), (18).  For dual averaging also the
-        terms of (28): "model_error" ||grad f(What) - V/alpha||, "subproblem_error" min||s||/alpha over s in
-        dQ(What), "metric_error" ||P (What - W^0)||/alpha; and "metric_norm" max P / alpha, (22).
+        the method's gradient estimate (V/alpha, or the bias-corrected momentum) from grad f(W), (18).  For dual
+        averaging also the terms of (28): "model_error" ||grad f(What) - V/alpha||, "subproblem_error" min||s||/alpha
+        over s in dQ(What), "metric_error" ||P (What - W^0)||/alpha; and "metric_norm" max P / alpha, (22).
     """
-    w, w_hat = state.w, state.w_hat
+    w, w_hat, estimate = state.w, state.w_hat, state.gradient_estimate
     at_w_hat = problem.gradient(w_hat)
+    at_w = at_w_hat if w is w_hat else problem.gradient(w)
     psi = problem.regularizer
     row = {
         "objective": problem.objective(w_hat),
         "objective_w": problem.objective(w),
         "stationarity": float(psi.subdifferential_distance(w_hat, at_w_hat)),
     }
-    if isinstance(state, MomentumState):
-        row["gradient_error"] = float(np.linalg.norm(state.momentum - problem.gradient(w)))
+    if not isinstance(state, FISTAState):
+        row["gradient_error"] = distance(estimate, at_w)
     if isinstance(state, DualAveragingState) and isinstance(method, DualAveraging):
-        alpha, metric = state.weight_sum or np.nan, state.metric
-        estimate = state.grad_sum / alpha
-        row["gradient_error"] = float(np.linalg.norm(estimate - problem.gradient(w)))
-        row["model_error"] = float(np.linalg.norm(at_w_hat - estimate))
+        row["model_error"] = distance(estimate, at_w_hat)
         # Nothing was solved yet at the start of a stage.
+        alpha, metric = state.weight_sum or np.nan, state.metric
         residual = np.nan if metric is None else float(method.subproblem(state).residual(w_hat))
         metric = np.full_like(w_hat, np.nan) if metric is None else metric
         row["subproblem_error"] = residual / alpha
         row["metric_error"] = float(np.linalg.norm(metric * (w_hat - state.anchor))) / alpha
         row["metric_norm"] = float(np.max(metric)) / alpha
     return row
+
+
+def distance(estimate: np.ndarray | None, gradient: np.ndarray) -> float:
+    """||estimate - gradient||, NaN where there is no estimate yet."""
+    return np.nan if estimate is None else float(np.linalg.norm(estimate - gradient))
 
 
 @dataclass(frozen=True)
@@ -101,6 +105,8 @@ def fit_rate(steps: np.ndarray, values: np.ndarray, window: tuple[float, float] 
     x, y = np.log(steps[used]), np.log(values[used])
     x_centred = x - x.mean()
     spread = float(x_centred @ x_centred)
+    if spread == 0:
+        raise ValueError(f"window must hold values at different steps, {window} holds {count} at step {steps[used][0]}")
     exponent = float(x_centred @ y) / spread
     residuals = y - y.mean() - exponent * x_centred
     total = float(residuals @ residuals)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ramda_theory.diagnostics.trace import StructureTrace
+from ramda_theory.problems.checks import integer
 from ramda_theory.structure import Structure
 
 
@@ -54,5 +55,6 @@ def identification(trace: StructureTrace, reference: Structure | None = None) ->
 
 def changes_per_epoch(trace: StructureTrace, steps_per_epoch: int) -> np.ndarray:
     """How many pieces flipped in each epoch, summed over its steps (a last partial epoch counts as one)."""
+    integer("steps_per_epoch", steps_per_epoch, 1)
     changes = trace.changes()
     return np.add.reduceat(changes, np.arange(0, len(changes), steps_per_epoch)) if len(changes) else changes

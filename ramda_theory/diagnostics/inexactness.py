@@ -11,7 +11,7 @@ from ramda_theory.diagnostics.record import Record
 
 @dataclass(frozen=True)
 class Inexactness:
-    """Over the steps of a run with an inexact solver.
+    """Over the steps of a run that an inexact solver solved.
 
     Attributes
     ----------

@@ -11,6 +11,7 @@ import numpy as np
 
 from ramda_theory.diagnostics.trace import StructureTrace
 from ramda_theory.files import write_atomically
+from ramda_theory.subproblem import Solution
 
 
 class Table:
@@ -66,7 +67,8 @@ class Record:
     metrics : Table
         Column "step" and what `measure` measured then; "seconds" is the time spent in gradients and steps so far.
     inner : Table
-        For inexact solvers, every step: "tolerance", "residual", "iterations", "descent" (1 if Q did not increase).
+        A row for every step whose subproblem an inexact solver solved: "step", "tolerance", "residual", "iterations",
+        "descent" (1 if Q did not increase).
     """
 
     config: dict[str, Any] = field(default_factory=dict)
@@ -75,6 +77,16 @@ class Record:
     structures_w: StructureTrace = field(default_factory=StructureTrace)
     metrics: Table = field(default_factory=Table)
     inner: Table = field(default_factory=Table)
+
+    def append_inner(self, step: int, solution: Solution) -> None:
+        """Add a row to ``inner``."""
+        self.inner.append(
+            step=step,
+            tolerance=solution.tolerance,
+            residual=solution.residual,
+            iterations=solution.iterations,
+            descent=bool(solution.descent),
+        )
 
     def to_arrays(self) -> dict[str, np.ndarray]:
         """The record as named arrays."""

@@ -10,7 +10,9 @@ import numpy as np
 from ramda_theory.structure import GroupSupport, Pattern, Rank, SignPattern, Structure
 
 BLOCK = 1024
-"""Steps held as one byte per piece before they are packed to bits."""
+"""Steps held as one byte per piece before they are packed to bits..."""
+BLOCK_BYTES = 2**24
+"""... or fewer, for patterns so large that they would take more bytes than this."""
 
 KINDS: dict[str, type[Pattern]] = {"SignPattern": SignPattern, "GroupSupport": GroupSupport}
 
@@ -24,29 +26,50 @@ class StructureTrace:
 
     def __init__(self) -> None:
         self._kind: Any = None  # a structure of the kind and shape of all
-        self._packed: list[tuple[np.ndarray, int]] = []  # (bits, planes) of BLOCK steps each
-        self._block: Any = None  # the last steps, a row each
+        self._packed: list[tuple[np.ndarray, int]] = []  # (bits, planes) of a full block of steps each
+        self._block: Any = np.zeros((1, 0))  # the last steps, a row each
         self._filled = 0
 
     def __len__(self) -> int:
-        return len(self._packed) * BLOCK + self._filled
+        return len(self._packed) * len(self._block) + self._filled
 
     def append(self, structure: Structure) -> None:
-        """Add the structure of the next step."""
+        """Add the structure of the next step.
+
+        Raises
+        ------
+        TypeError
+            If it is not of the kind and shape of those before it.
+        """
         if self._kind is None:
-            self._kind = structure
-            pieces = 1 if isinstance(structure, Rank) else structure.pattern.size
-            self._block = np.zeros((BLOCK, pieces), dtype=np.int16 if isinstance(structure, Rank) else np.int8)
-        self._block[self._filled] = structure.rank if isinstance(structure, Rank) else structure.pattern.ravel()
+            self._start(structure)
+        if isinstance(structure, Rank):
+            self._kind._peer(structure)
+            row: Any = structure.rank
+        else:
+            if structure.__class__ is not self._kind.__class__ or structure.pattern.shape != self._kind.pattern.shape:
+                self._kind.distance(structure)  # refuses another kind or shape
+            row = structure.pattern.ravel()
+        self._block[self._filled] = row
         self._filled += 1
-        if self._filled == BLOCK:
+        if self._filled == len(self._block):
             self._packed.append(self._pack(self._block))
             self._filled = 0
+
+    def _start(self, kind: Structure) -> None:
+        """Hold structures of this kind and shape from now on."""
+        self._kind = kind
+        pieces = 1 if isinstance(kind, Rank) else kind.pattern.size
+        rows = max(1, min(BLOCK, BLOCK_BYTES // max(pieces, 1)))
+        self._block = np.zeros((rows, pieces), dtype=np.int16 if isinstance(kind, Rank) else np.int8)
 
     def _pack(self, block: np.ndarray) -> tuple[np.ndarray, int]:
         if isinstance(self._kind, Rank):
             return block.copy(), 0
-        planes = 1 if block.min(initial=0) >= 0 and block.max(initial=0) <= 1 else 3
+        lowest, highest = block.min(initial=0), block.max(initial=0)
+        if lowest < -4 or highest > 3:
+            raise ValueError(f"patterns must hold numbers from -4 to 3, got {lowest} to {highest}")
+        planes = 1 if lowest >= 0 and highest <= 1 else 3
         return np.stack([np.packbits((block >> plane) & 1, axis=1) for plane in range(planes)]), planes
 
     def _unpack(self, bits: np.ndarray, planes: int) -> np.ndarray:
@@ -57,7 +80,7 @@ class StructureTrace:
         return np.where(values > 3, values - 8, values).astype(np.int8)
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """The patterns (or ranks) as integer arrays of at most `BLOCK` rows, one row a step."""
+        """The patterns (or ranks) as integer arrays, some steps each, one row a step."""
         for bits, planes in self._packed:
             yield self._unpack(bits, planes)
         if self._filled:
@@ -66,7 +89,7 @@ class StructureTrace:
     def __getitem__(self, index: int) -> Structure:
         if not -len(self) <= index < len(self):
             raise IndexError(f"step index must be below {len(self)} in size, got {index}")
-        block, row = divmod(index % len(self), BLOCK)
+        block, row = divmod(index % len(self), len(self._block))
         rows = self._block if block == len(self._packed) else self._unpack(*self._packed[block])
         return self._structure(rows[row])
 
@@ -96,11 +119,10 @@ class StructureTrace:
         """Pieces (or ranks) that differ from the step before; 0 for the first step."""
         previous, counts = None, [np.zeros(0, dtype=int)]
         for block in self.blocks():
-            block = block.astype(int)
-            shifted = np.concatenate([block[:1] if previous is None else previous[None], block[:-1]])
-            difference = np.abs(block - shifted) if isinstance(self._kind, Rank) else block != shifted
-            counts.append(difference.sum(axis=1))
-            previous = block[-1].copy()
+            shifted = np.concatenate([block[:1] if previous is None else previous, block[:-1]])
+            rank = isinstance(self._kind, Rank)
+            counts.append((np.abs(block - shifted) if rank else block != shifted).sum(axis=1, dtype=int))
+            previous = block[-1:].copy()
         return np.concatenate(counts)
 
     # -- plain data -------------------------------------------------------------------------------------------------
@@ -129,12 +151,11 @@ class StructureTrace:
             return trace
         name, shape, tail = str(arrays["kind"]), arrays["shape"], arrays["tail"]
         if name == "Rank":
-            trace._kind = Rank(0, int(shape[0]), int(shape[1]))
+            trace._start(Rank(0, int(shape[0]), int(shape[1])))
         else:
             sizes = arrays["sizes"]
             pattern = np.zeros(tuple(shape), dtype=np.int8)
-            trace._kind = KINDS[name](pattern, int(sizes) if sizes.ndim == 0 else sizes)
-        trace._block = np.zeros((BLOCK, tail.shape[1]), dtype=tail.dtype)
+            trace._start(KINDS[name](pattern, int(sizes) if sizes.ndim == 0 else sizes))
         trace._filled = len(tail)
         trace._block[: len(tail)] = tail
         for i in range(sum(key.startswith("block") for key in arrays)):

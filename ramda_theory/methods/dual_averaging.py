@@ -49,6 +49,11 @@ class DualAveragingState:
         """Gradients are taken at W."""
         return self.w
 
+    @property
+    def gradient_estimate(self) -> Array | None:
+        """V_t / alpha_t; None while alpha_t = 0."""
+        return self.grad_sum / self.weight_sum if self.weight_sum > 0 else None
+
 
 @dataclass(frozen=True)
 class DualAveraging:
@@ -111,14 +116,14 @@ class DualAveraging:
             raise ValueError("there is no subproblem before the first step of a stage")
         return Subproblem(state.anchor, state.grad_sum, state.metric, state.weight_sum, self.regularizer)
 
-    def _solve(self, state: DualAveragingState, tolerance: float) -> tuple[DualAveragingState, Solution | None]:
+    def _solve(self, state: DualAveragingState, tolerance: float | None) -> tuple[DualAveragingState, Solution | None]:
         """What_t from the sums in ``state``."""
         psi, alpha, metric = self.regularizer, state.weight_sum, state.metric
         if self.solver is None and psi.has_metric_prox(metric, alpha):
             linear = state.grad_sum - metric * state.anchor
             return replace(state, w_hat=psi.metric_prox(linear, metric, alpha)), None
         problem = self.subproblem(state)
-        solution = solve(problem, self.solver, start=state.w, tolerance=tolerance or None, max_iter=self.max_iter)
+        solution = solve(problem, self.solver, start=state.w, tolerance=tolerance, max_iter=self.max_iter)
         return replace(state, w_hat=solution.point), solution
 
 

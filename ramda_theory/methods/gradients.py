@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ramda_theory.arrays import real
-from ramda_theory.regularizers.grouped import integers
+from ramda_theory.problems.checks import integer
 
 if TYPE_CHECKING:
     from ramda_theory.problems import Problem
@@ -46,8 +46,8 @@ class SampledGradient:
     _shuffle: dict = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if integers("batch_size", self.batch_size)[0] < 1:
-            raise ValueError(f"batch_size must be at least 1, got {self.batch_size!r}")
+        integer("batch_size", self.batch_size, 1)
+        integer("seed", self.seed, 0)
 
     def __call__(self, problem: Problem, w: np.ndarray, t: int) -> np.ndarray:
         return problem.batch_gradient(w, self.batch(problem, t))
@@ -63,7 +63,9 @@ class SampledGradient:
     def steps_per_epoch(self, problem: Problem) -> int:
         """Full batches in the samples."""
         if problem.samples is None or problem.samples < self.batch_size:
-            raise ValueError(f"batch_size must be at most the {problem.samples} samples, got {self.batch_size}")
+            raise ValueError(
+                f"batch_size must be at most the number of samples, {problem.samples}, got {self.batch_size}"
+            )
         return problem.samples // self.batch_size
 
 
@@ -84,6 +86,7 @@ class NoisyGradient:
 
     def __post_init__(self) -> None:
         real("sigma", self.sigma, minimum=0.0)
+        integer("seed", self.seed, 0)
 
     def __call__(self, problem: Problem, w: np.ndarray, t: int) -> np.ndarray:
         noise = np.random.default_rng((self.seed, t)).standard_normal(w.shape)

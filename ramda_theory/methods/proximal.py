@@ -9,6 +9,7 @@ from typing import Any
 
 from ramda_theory.arrays import Array, namespace, real, wide
 from ramda_theory.methods.state import Settings, checked_gradient, zero_if_none
+from ramda_theory.regularizers.base import same_shape
 from ramda_theory.subproblem import Solution, Subproblem, solve
 from ramda_theory.subproblem.solve import Solver
 
@@ -43,6 +44,11 @@ class MomentumState:
     def query(self) -> Array:
         """Gradients are taken at W."""
         return self.w
+
+    @property
+    def gradient_estimate(self) -> Array | None:
+        """m_t."""
+        return self.momentum
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,8 @@ class ProxGen:
     betas : (float or callable, float)
         rho_t = beta_1, a number or a function of t = 1, 2, ... (Theorem 4 wants rho_t = rho_0 mu^(t-1)), and beta_2.
     metric : array or callable, optional
-        The diagonal of P_t > 0, fixed or as a function of t.  By default AdamW's: sqrt(v_t / (1 - beta_2^t)) + eps,
-        with eps = ``settings.eps``.
+        The diagonal of P_t > 0, of the shape of w, fixed or as a function of t.  By default AdamW's:
+        sqrt(v_t / (1 - beta_2^t)) + eps, with eps = ``settings.eps``.
     weight_decay : float
         Decoupled, before the step, as in AdamW.
     solver, max_iter
@@ -109,6 +115,8 @@ class ProxGen:
     def __post_init__(self) -> None:
         object.__setattr__(self, "regularizer", zero_if_none(self.regularizer))
         real("weight_decay", self.weight_decay, minimum=0.0)
+        if len(self.betas) != 2 or callable(self.betas[1]):
+            raise ValueError(f"betas must be a pair (number or function of t, number), got {self.betas!r}")
         for beta in self.betas:
             if not callable(beta) and not 0.0 <= real("betas", beta) < 1.0:
                 raise ValueError(f"betas must lie in [0, 1), got {self.betas!r}")
@@ -126,6 +134,8 @@ class ProxGen:
         xp = checked_gradient(gradient, state.w)
         t, eta, beta2 = state.step + 1, settings.lr, self.betas[1]
         rho = self.betas[0](t) if callable(self.betas[0]) else self.betas[0]
+        if not 0.0 <= rho < 1.0:
+            raise ValueError(f"betas must lie in [0, 1), rho_{t} is {rho!r}")
         # m_t = rho_t m_{t-1} + (1 - rho_t) G_t,   v_t = beta_2 v_{t-1} + (1 - beta_2) (G_t o G_t)
         m = rho * state.momentum + (1.0 - rho) * gradient
         v = beta2 * state.second_moment + (1.0 - beta2) * gradient * gradient
@@ -136,6 +146,9 @@ class ProxGen:
             metric = xp.sqrt(v / (1.0 - beta2**t)) + settings.eps
         else:
             metric = self.metric(t) if callable(self.metric) else self.metric
+            same_shape(metric=metric, w=state.w)
+            if not bool(xp.all(xp.isfinite(metric) & (metric > 0))):
+                raise ValueError(f"metric must be finite and positive everywhere, at step {t} it is not")
         # W' = (1 - eta_t weight_decay) W_{t-1}
         anchor = (1.0 - eta * self.weight_decay) * state.w
         # W_t = argmin <eta_t m_t, W> + 1/2 <W - W', P_t (W - W')> + eta_t psi(W)
@@ -143,8 +156,7 @@ class ProxGen:
             w, solution = self.regularizer.metric_prox(eta * m_hat - metric * anchor, metric, eta), None
         else:
             problem = Subproblem(anchor, eta * m_hat, metric, eta, self.regularizer)
-            tolerance = settings.tolerance or None
-            solution = solve(problem, self.solver, start=state.w, tolerance=tolerance, max_iter=self.max_iter)
+            solution = solve(problem, self.solver, start=state.w, tolerance=settings.tolerance, max_iter=self.max_iter)
             w = solution.point
         return ProxGenState(w, m, v, t, forgotten), solution
 
@@ -154,6 +166,11 @@ class ProxGenState(MomentumState):
     """`MomentumState` with the product of all rho_k so far, by which the momentum is corrected for its start at 0."""
 
     forgotten: float = 1.0
+
+    @property
+    def gradient_estimate(self) -> Array | None:
+        """m_t / (1 - prod rho_k), corrected for its start at 0; None before the first step."""
+        return self.momentum / (1.0 - self.forgotten) if self.step else None
 
 
 @dataclass(frozen=True)
@@ -169,6 +186,11 @@ class FISTAState:
     def w_hat(self) -> Array:
         """W itself."""
         return self.w
+
+    @property
+    def gradient_estimate(self) -> None:
+        """Each step uses its own gradient only."""
+        return None
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from ramda_theory.arrays import real
 from ramda_theory.methods.state import Settings
+from ramda_theory.problems.checks import integer
 from ramda_theory.regularizers.grouped import integers
 from ramda_theory.subproblem.tolerance import ConstantTolerance, GeometricTolerance, PolynomialTolerance
 
@@ -60,19 +61,20 @@ class Schedule:
             raise ValueError(f"averaging must be in [0, 1], got {self.averaging!r}")
         real("eps", self.eps, minimum=0.0, strict=True)
         real("gamma", self.gamma, minimum=0.0, strict=True)
+        if self.tolerance is not None and not callable(self.tolerance):
+            raise TypeError(f"tolerance must be a function of t such as PolynomialTolerance, got {self.tolerance!r}")
         milestones = integers("milestones", self.milestones)
         if any(b <= a for a, b in zip((0, *milestones), milestones, strict=False)):
             raise ValueError(f"milestones must be positive and increasing, got {self.milestones!r}")
         object.__setattr__(self, "milestones", milestones)
-        if integers("memory", self.memory)[0] < 0:
-            raise ValueError(f"memory must be >= 0, got {self.memory!r}")
+        object.__setattr__(self, "memory", integer("memory", self.memory, 0))
 
     def starts_stage(self, t: int) -> bool:
         """Whether step t is the first of a new stage."""
         return t - 1 in self.milestones
 
     def at(self, t: int) -> Settings:
-        """The settings of step t."""
+        """The settings of step t (a function's value out of range is a ValueError)."""
         stage = bisect_left(self.milestones, t)
         decay = self.gamma**stage
         lr = self.lr(t) if callable(self.lr) else self.lr
@@ -80,5 +82,5 @@ class Schedule:
         if self.grow_averaging and stage == len(self.milestones):
             taken = t - (self.milestones[-1] if self.milestones else 0)
             averaging = min(averaging * math.sqrt(taken), 1.0)
-        tolerance = 0.0 if self.tolerance is None else self.tolerance(t)
-        return Settings(lr * decay, averaging, self.eps * decay, tolerance)
+        tolerance = None if self.tolerance is None else float(self.tolerance(t))
+        return Settings(float(lr * decay), float(averaging), self.eps * decay, tolerance)

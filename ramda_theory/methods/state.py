@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Protocol
@@ -24,14 +25,29 @@ class Settings:
         c_t in [0, 1].
     eps : float
         Of the metric (3), > 0.
-    tolerance : float
-        eps_t of (7), >= 0; used by inexact solvers only.
+    tolerance : float or None
+        eps_t of (7), >= 0; used by inexact solvers only.  None leaves it to `solve`.
+
+    Raises
+    ------
+    ValueError
+        If a number is out of its range.
     """
 
     lr: float
     averaging: float = 1.0
     eps: float = 1e-6
-    tolerance: float = 0.0
+    tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.lr < math.inf:
+            raise ValueError(f"lr must be finite and >= 0, got {self.lr!r}")
+        if not 0.0 <= self.averaging <= 1.0:
+            raise ValueError(f"averaging must be in [0, 1], got {self.averaging!r}")
+        if not 0.0 < self.eps < math.inf:
+            raise ValueError(f"eps must be finite and > 0, got {self.eps!r}")
+        if self.tolerance is not None and not 0.0 <= self.tolerance < math.inf:
+            raise ValueError(f"tolerance must be finite and >= 0, got {self.tolerance!r}")
 
 
 class State(Protocol):
@@ -45,6 +61,10 @@ class State(Protocol):
     @property
     def query(self) -> Array:
         """Where the next gradient is taken."""
+
+    @property
+    def gradient_estimate(self) -> Array | None:
+        """What the method takes for grad f(W), where that is more than its last gradient."""
 
 
 class Method(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from types import ModuleType
@@ -154,6 +155,10 @@ class Solution:
     status : str
         "solved": residual <= tolerance and, where a start was given, Q(point) <= Q(start).  "max_iter": the residual
         is above the tolerance.  "no_descent": the residual is small but Q(point) > Q(start).
+    tolerance : float
+        eps_t that ``residual`` was held against.
+    descent : bool or None
+        Whether Q(point) <= Q(start), as far as float64 can tell; None without a start.
     """
 
     point: Array
@@ -161,3 +166,5 @@ class Solution:
     residual: float
     iterations: int
     status: str
+    tolerance: float = math.nan
+    descent: bool | None = None

@@ -100,10 +100,11 @@ def judge(subproblem: Subproblem, candidate: Candidate, tolerance: float, start:
     if structure is None:
         structure = subproblem.regularizer.structure(point)
     residual = float(subproblem.residual(point))
+    descent = None if start is None else subproblem.increase(point, start) <= 0
     if not residual <= tolerance:
         status = "max_iter"
-    elif start is not None and subproblem.increase(point, start) > 0:
+    elif descent is False:
         status = "no_descent"
     else:
         status = "solved"
-    return Solution(point, structure, residual, candidate.iterations, status)
+    return Solution(point, structure, residual, candidate.iterations, status, tolerance, descent)

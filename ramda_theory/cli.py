@@ -24,6 +24,14 @@ def positive(text: str) -> float:
     return value
 
 
+def nonnegative(text: str) -> float:
+    """A finite number of at least zero."""
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be at least 0 and finite, got {text}")
+    return value
+
+
 def count(text: str) -> int:
     """An integer of at least one."""
     value = int(text)
@@ -67,6 +75,23 @@ def parser() -> Parser:
     validate.add_argument("--quick", action="store_true", help="fewer and smaller cases")
     validate.add_argument("--seed", type=seed, default=0, help="seed of the generated cases")
     validate.add_argument("--out", type=Path, default=Path("validate"), help="folder for the results")
+
+    train = commands.add_parser("train", help="train a network on the digits, or compare all optimizers there")
+    train.add_argument("--optimizer", default="RAMDA", help="an unknown one lists them")
+    train.add_argument("--model", default="cnn", help="cnn or mlp")
+    train.add_argument("--weight", type=nonnegative, default=1e-5, help="weight lambda of the group LASSO")
+    train.add_argument("--lr", type=positive, help="learning rate (default: the optimizer's)")
+    train.add_argument("--momentum", type=nonnegative, default=0.9, help="1 - averaging weight")
+    train.add_argument("--epochs", type=count, default=100)
+    train.add_argument("--batch", type=count, default=64, help="samples per gradient")
+    train.add_argument("--milestones", type=count, nargs="*", help="epochs after which a stage begins")
+    train.add_argument("--gamma", type=positive, default=0.1, help="decay of the learning rate at a milestone")
+    train.add_argument("--memory", type=seed, default=0, help="steps' worth of averages that restarts keep")
+    train.add_argument("--seed", type=seed, default=0, help="seed of the weights and the batches")
+    train.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    train.add_argument("--out", type=Path, default=Path("train"), help="folder for the results")
+    train.add_argument("--compare", action="store_true", help="all optimizers, weights tuned alike, several seeds")
+    train.add_argument("--seeds", type=seed, nargs="+", default=[0, 1, 2], help="seeds of --compare")
     return main_parser
 
 
@@ -131,10 +156,46 @@ def run_validate(arguments: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
+def run_train(arguments: argparse.Namespace) -> int:
+    """``ramda-theory train``."""
+    if arguments.compare:
+        from ramda_theory.commands import compare
+
+        rows = compare.compare(
+            model=arguments.model,
+            seeds=arguments.seeds,
+            epochs=arguments.epochs,
+            out=arguments.out,
+            progress=sys.stderr.isatty(),
+        )
+        print(compare.table(rows))
+        print(f"\nwrote {arguments.out / 'compare.json'} and {arguments.out / 'compare.png'}")
+        return 0
+    from ramda_theory.commands.train import TrainSettings, table, train
+
+    settings = TrainSettings(
+        optimizer=arguments.optimizer,
+        model=arguments.model,
+        weight=arguments.weight,
+        lr=arguments.lr,
+        momentum=arguments.momentum,
+        epochs=arguments.epochs,
+        batch=arguments.batch,
+        milestones=None if arguments.milestones is None else tuple(arguments.milestones),
+        gamma=arguments.gamma,
+        memory=arguments.memory,
+        seed=arguments.seed,
+    )
+    result = train(settings, out=arguments.out, resume=arguments.resume, progress=sys.stderr.isatty())
+    print(table(result))
+    print(f"\nwrote {arguments.out / 'train.json'}, {arguments.out / 'train.png'} and the checkpoint")
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
     arguments = parser().parse_args(argv)
-    jobs = {"identify": run_identify, "converge": run_converge, "validate": run_validate}
+    jobs = {"identify": run_identify, "converge": run_converge, "validate": run_validate, "train": run_train}
     try:
         if arguments.out.exists() and not arguments.out.is_dir():
             raise ValueError(f"--out must be a folder, {arguments.out} is a file")
@@ -142,10 +203,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, TypeError, OSError, ArithmeticError) as error:
         print(f"ramda-theory {arguments.command}: {error}", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        print(f"ramda-theory {arguments.command}: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
+        again = {"validate": "", "train": ", and the same command with --resume goes on from there"}
+        if arguments.command == "train" and arguments.compare:
+            again = {}
         print(
             f"\ninterrupted; what was finished is in {arguments.out}"
-            + ("" if arguments.command == "validate" else ", and the same command goes on from there"),
+            + again.get(arguments.command, ", and the same command goes on from there"),
             file=sys.stderr,
         )
         return 130

@@ -290,3 +290,39 @@ def plot_training(result: TrainResult, path: str | Path) -> Path:
         axes[-1].set_xlabel("epoch (grey lines: a stage begins)")
         axes[0].legend(loc="lower right")
     return save_figure(figure, path)
+
+
+def plot_comparison(tuning: Sequence[TrainResult], rows: Sequence[dict[str, Any]], path: str | Path) -> Path:
+    """Accuracy against weighted group sparsity: the grid of weights on one seed, and the tuned runs on all seeds."""
+    marks = "osD^"
+    with style():
+        figure = new_figure(7.2, 3.3)
+        grid_axes, final_axes = figure.subplots(1, 2)
+        names = list(dict.fromkeys(result.settings.optimizer for result in tuning))
+        for index, name in enumerate(names):
+            look = {"color": COLOURS[index], "marker": marks[index % len(marks)], "markersize": 4}
+            own = sorted((r for r in tuning if r.settings.optimizer == name), key=lambda r: r.settings.weight)
+            line = line_style(index)["linestyle"]
+            sparsity, accuracy = ([r.final[key] for r in own] for key in ("sparsity", "validation"))
+            grid_axes.plot(sparsity, accuracy, linestyle=line, linewidth=1.1, label=name, **look)
+            row = next(row for row in rows if row["optimizer"] == name)
+            finals = [run["final"] for run in row["runs"]]
+            points = [final["sparsity"] for final in finals], [final["test"] for final in finals]
+            final_axes.plot(*points, linestyle="none", **look)
+        for index, row in enumerate(row for row in rows if "sparsity" not in row):
+            level = row["test"]["mean"]
+            final_axes.axhline(
+                level, color="#777777", linewidth=0.8, linestyle=DASHES[index + 1], label=row["optimizer"]
+            )
+        floor = min(run["final"]["test"] for row in rows for run in row["runs"])
+        grid_axes.set(
+            xlabel="weighted group sparsity",
+            ylabel="validation accuracy",
+            title="All weights, one seed",
+            xlim=(-0.02, 1.02),
+        )
+        grid_axes.legend(loc="lower left")
+        final_axes.set(xlabel="weighted group sparsity", ylabel="test accuracy", title="Tuned weight, all seeds")
+        final_axes.set(xlim=(-0.02, 1.02), ylim=(floor - 0.01, 1.002))
+        final_axes.legend(loc="lower left", title="no regularizer (mean)")
+    return save_figure(figure, path)

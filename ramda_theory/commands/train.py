@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 OPTIMIZERS = {
     "RAMDA": 1e-2,
-    "RMDA": 1e-1,
-    "ProxSGD": 1e-1,
+    "RMDA": 1.0,
+    "ProxSGD": 1.0,
     "ProxAdamW": 1e-3,
     "MADGRAD": 1e-2,
-    "MDA": 1e-1,
-    "MSGD": 1e-1,
+    "MDA": 1.0,
+    "MSGD": 1.0,
     "AdamW": 1e-3,
 }
 """The optimizers and their default learning rates; the last four have no regularizer."""
@@ -110,8 +110,8 @@ class TrainResult:
         "flips_hat" (groups that changed since the epoch before), "seconds" (training, so far).
     final : dict
         "validation" and "test" accuracy, weighted group "sparsity", "zero_groups", "groups" of the weights handed out
-        (w_hat where the optimizer averages), and "identification_epoch": the epoch since which w_hat's structure is
-        what it is at the end, and "held_for".
+        (w_hat where the optimizer averages), "milliseconds" per training step, "identification_epoch": the epoch
+        since which w_hat's structure is what it is at the end, and "held_for".
     layers : str
         The structure of every layer at the end, as a table.
     """
@@ -303,7 +303,8 @@ class Session:
         """The record, and the figures of the weights handed out: w_hat where the optimizer averages."""
         from ramda_theory.optim import structure_report
 
-        final: dict[str, Any] = {}
+        steps = len(self.history) * self.steps_per_epoch
+        final: dict[str, Any] = {"milliseconds": 1e3 * self.seconds / max(steps, 1)}
         layers = ""
         with structured_point(self.optimizer):
             for name in ("validation", "test"):
@@ -379,11 +380,5 @@ def table(result: TrainResult) -> str:
             ("zero groups", f"{final['zero_groups']} of {final['groups']}"),
             ("structure settled in epoch", f"{final['identification_epoch']} (held for {final['held_for']})"),
         ]
-    rows.append(("ms per step", f"{1e3 * result.history[-1]['seconds'] / steps_of(result):.2f}"))
+    rows.append(("ms per step", f"{final['milliseconds']:.2f}"))
     return aligned(rows) + ("\n\n" + result.layers if result.layers else "")
-
-
-def steps_of(result: TrainResult) -> int:
-    """Optimizer steps of a run."""
-    samples = len(digit_splits()["train"].digits)
-    return len(result.history) * (samples // result.settings.batch)

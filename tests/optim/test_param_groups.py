@@ -249,6 +249,13 @@ def test_shared_parameters_appear_once_and_the_stricter_role_wins():
         structured_param_groups(Tied(), LASSO, include="head")
 
 
+def test_the_stricter_role_wins_in_any_order():
+    net = nn.ModuleDict({"head": nn.Linear(3, 7, bias=False), "embed": nn.Embedding(7, 3), "fc": nn.Linear(2, 2)})
+    net["head"].weight = net["embed"].weight
+    found = decision(structured_param_groups(net, LASSO), "head.weight")
+    assert found.regularizer is None and found.reason == "shared, and embedding as embed.weight"
+
+
 def test_shared_parameters_grouped_in_two_ways_are_refused():
     with pytest.raises(ValueError, match=r"two ways, .*dims=\(1,\)\) as embed\.weight.*dims=\(0,\)\) as head\.weight"):
         structured_param_groups(Tied(), LASSO, embeddings=True)

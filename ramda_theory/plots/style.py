@@ -1,0 +1,56 @@
+"""The look of all figures: colours that tell apart in grey and for the colour-blind, and line styles that repeat them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ramda_theory.files import write_atomically
+
+# Okabe & Ito's palette, in an order whose lightness alternates.
+COLOURS = ("#0072B2", "#E69F00", "#000000", "#56B4E9", "#D55E00", "#009E73", "#CC79A7", "#8C8C8C")
+DASHES: tuple[Any, ...] = ("-", "--", ":", "-.", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 3)))
+
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 7.5,
+    "savefig.dpi": 200,
+    "figure.constrained_layout.use": True,
+}
+
+
+def new_figure(width: float, height: float):
+    """A matplotlib figure in the house style, drawn without a screen."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        return Figure(figsize=(width, height), layout="constrained")
+
+
+def style():
+    """A context in which axes are made and drawn in the house style."""
+    import matplotlib
+
+    return matplotlib.rc_context(STYLE)
+
+
+def save_figure(figure, path: str | Path) -> Path:
+    """Write a figure atomically, in the format of its suffix (PNG, PDF); the file holds no date."""
+    path = Path(path)
+    kind = path.suffix.lstrip(".") or "png"
+    metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind, {})
+    with style():
+        return write_atomically(path, lambda file: figure.savefig(file, format=kind, metadata=metadata))
+
+
+def line_style(index: int) -> dict[str, Any]:
+    """Colour and dashes of the index-th curve."""
+    return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)]}

@@ -1,4 +1,4 @@
-"""The look of all figures: colours that tell apart in grey and for the colour-blind, and line styles that repeat them."""
+"""The look of all figures: colours that tell apart in grey and for the colour-blind; line styles repeat them."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
+from ramda_theory.optim import RAMDA
 from ramda_theory.optim.param_groups import structured_param_groups
 from ramda_theory.optim.report import structure_report
 from ramda_theory.optim.tracker import StructureTracker
@@ -209,6 +210,28 @@ def test_a_resumed_tracker_is_the_one_that_went_on(tmp_path, way):
         resumed.record()
     same(resumed, whole)
     assert resumed.times == [2, 4, 6, 8]
+
+
+def test_with_ramda_w_hat_is_sparse_long_before_w():
+    torch.manual_seed(0)
+    net = nn.Linear(10, 3, dtype=torch.float64)
+    x = torch.randn(200, 10, dtype=torch.float64)
+    labels = (x[:, :3] @ torch.randn(3, 3, dtype=torch.float64)).argmax(dim=1)  # the first three features matter
+    optimizer = RAMDA(structured_param_groups(net, GroupLasso(0.03)), lr=1e-2, momentum=0.9)
+    tracker = StructureTracker(optimizer)
+    for _ in range(300):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(net(x), labels).backward()
+        optimizer.step()
+        tracker.record()
+    assert tracker.pattern("weight").ravel().tolist() == [1] * 3 + [0] * 7
+    assert tracker.curve()[-1] == 0.7 and tracker.curve(point="w")[-1] == 0.0
+    found = tracker.identification()
+    assert 1 < found.time < 200 and found.time + found.held_for == 301
+    report = structure_report(optimizer)
+    assert (report.total("w").zero_groups, report.total("w_hat").zero_groups) == (0, 7)
+    optimizer.adopt_structured_point()
+    assert structure_report(net).total().zero_groups == 7
 
 
 def test_an_empty_tracker_goes_through_files_too(tmp_path):

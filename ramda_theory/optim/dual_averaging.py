@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ramda_theory.optim.base import StructuredOptimizer
-from ramda_theory.optim.lists import assign, still
+from ramda_theory.optim.lists import assign, scalar, still
 from ramda_theory.optim.sharding import local
 
 
@@ -59,9 +59,9 @@ class DualAveraging(StructuredOptimizer):
 
     def _restart(self, state: dict[str, Tensor], w: Tensor, weight_sum: Tensor | float, memory: int) -> None:
         old = state["weight_sum"]
-        seen = old > 0  # without a gradient of nonzero weight there is no average to keep
-        new = torch.where(seen, weight_sum, 0.0).to(old.dtype)
-        kept = new / torch.where(seen, old, 1.0)
+        seen = (old > 0).to(old.dtype)  # without a gradient of nonzero weight there is no average to keep
+        new = seen * weight_sum
+        kept = new / (old + (1.0 - seen))
         for key in ("grad_sum", "grad_sq_sum"):
             if key in state and memory:
                 local(state[key]).mul_(kept)
@@ -102,13 +102,12 @@ def masked_advance(
     if not isinstance(lr, Tensor) and lr == 0:
         assign(step, t, keep)
         return t, None, weight_sum
-    s = lr * t.double().sqrt()
-    s = s.reshape(())
+    s = scalar(lr) * t.double().sqrt()
     return t, s, weight_sum + s
 
 
 def masked_average(w: Tensor, point: Tensor, options: dict[str, Any], keep: Tensor | None) -> None:
     """w <- (1 - c) w + c point, unless ``keep`` or lr = 0."""
-    c = 1.0 - options["momentum"]
-    average = torch.lerp(w, point, c.to(w.dtype).reshape(()) if isinstance(c, Tensor) else c)
-    assign(w, average, still(options["lr"], keep))
+    c = 1.0 - scalar(options["momentum"])
+    average = torch.lerp(w, point, c.to(w.dtype) if isinstance(c, Tensor) else c)
+    assign(w, average, still(scalar(options["lr"]), keep))

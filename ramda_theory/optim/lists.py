@@ -82,9 +82,14 @@ def assign(target: Tensor, value: Tensor, keep: Tensor | None) -> None:
     target.copy_(value if keep is None else torch.where(keep, target, value))
 
 
+def scalar(value: Tensor | float) -> Tensor | float:
+    """A one-element tensor without axes; a number as it is."""
+    return value.reshape(()) if isinstance(value, Tensor) else value
+
+
 def still(lr: Tensor | float, keep: Tensor | None) -> Tensor | None:
     """Flag that the weights must stay as they are: ``keep``, or lr = 0; None if neither is possible."""
     if not isinstance(lr, Tensor) and lr > 0:
         return keep
-    zero = torch.as_tensor(lr).reshape(()) == 0
+    zero = torch.as_tensor(lr) == 0
     return zero if keep is None else keep | zero

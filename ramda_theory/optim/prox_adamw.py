@@ -10,7 +10,17 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from ramda_theory.optim.base import StructuredOptimizer
-from ramda_theory.optim.lists import assign, chunks, gradients, may_look, pieces, read_weights, still, write_weights
+from ramda_theory.optim.lists import (
+    assign,
+    chunks,
+    gradients,
+    may_look,
+    pieces,
+    read_weights,
+    scalar,
+    still,
+    write_weights,
+)
 from ramda_theory.optim.options import COMMON, SOLVING, betas, number
 from ramda_theory.optim.sharding import local
 from ramda_theory.optim.solving import Inexactness, Pieces, solved
@@ -167,7 +177,7 @@ def _masked_prox_adamw(
     record: dict[Tensor, Inexactness] | None,
 ) -> None:
     """The same recurrence for one tensor, with every number a tensor and every change masked."""
-    lr, (beta1, beta2) = options["lr"], options["betas"]
+    lr, (beta1, beta2) = scalar(options["lr"]), options["betas"]
     (g,), (w,) = gradients([grad], [parameter], [weight], keep), read_weights([parameter], [weight])
     m, v, t = local(exp_avg), local(exp_avg_sq), step + 1
     m_next = beta1 * m - (1 - beta1) * g if options["maximize"] else beta1 * m + (1 - beta1) * g

@@ -10,7 +10,17 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from ramda_theory.optim.base import StructuredOptimizer
-from ramda_theory.optim.lists import assign, chunks, gradients, may_look, pieces, read_weights, still, write_weights
+from ramda_theory.optim.lists import (
+    assign,
+    chunks,
+    gradients,
+    may_look,
+    pieces,
+    read_weights,
+    scalar,
+    still,
+    write_weights,
+)
 from ramda_theory.optim.options import COMMON, number
 from ramda_theory.optim.rmda import proximal_point
 from ramda_theory.optim.sharding import local
@@ -118,7 +128,7 @@ def _masked_prox_sgd(
     keep: Tensor | None,
 ) -> None:
     """The same recurrence for one tensor, with every number a tensor and every change masked."""
-    lr, mu = options["lr"], options["momentum"]
+    lr, mu = scalar(options["lr"]), scalar(options["momentum"])
     (g,), (w,) = gradients([grad], [parameter], [weight], keep), read_weights([parameter], [weight])
     m = local(momentum_buffer)
     m_next = mu * m - (1 - mu) * g if options["maximize"] else mu * m + (1 - mu) * g

@@ -72,11 +72,11 @@ def prox_sgd(w, gradient, settings, weight=0.0, groups=None):
         yield w, w
 
 
-def prox_gen(w, gradient, settings, weight=0.0, groups=None, beta1=0.9, beta2=0.999, decay=0.0, metric=None):
+def prox_gen(w, gradient, settings, weight=0.0, groups=None, beta1=0.9, beta2=0.999, eps=1e-8, decay=0.0, metric=None):
     """AdamW's moments and decay, then (6) in the metric sqrt(vhat) + eps, or in a given one (a function of t)."""
     n, m, v = range(len(w)), [0.0] * len(w), [0.0] * len(w)
     forgotten = 1.0
-    for t, (eta, _, eps) in enumerate(settings, start=1):
+    for t, (eta, _, _) in enumerate(settings, start=1):
         g = gradient(w, t)
         rho = beta1(t) if callable(beta1) else beta1
         forgotten *= rho

@@ -60,7 +60,7 @@ def test_trajectories_follow_the_recurrences(name, penalty, backend):
         "RAMDA": (RAMDA(psi), recurrences.ramda, {}),
         "RMDA": (RMDA(psi), recurrences.ramda, {"metric": "sqrt t"}),
         "ProxSGD": (ProxSGD(psi), recurrences.prox_sgd, {}),
-        "ProxGen": (ProxGen(psi, weight_decay=0.1), recurrences.prox_gen, {"decay": 0.1}),
+        "ProxGen": (ProxGen(psi, eps=0.2, weight_decay=0.1), recurrences.prox_gen, {"eps": 0.2, "decay": 0.1}),
         "PG": (FISTA(psi, accelerate=False), recurrences.proximal_gradient, {"accelerate": False}),
         "FISTA": (FISTA(psi), recurrences.proximal_gradient, {}),
     }[name]
@@ -258,6 +258,7 @@ def test_bad_gradients_are_refused(method, backend):
         (lambda: ProxGen(betas=(0.9,)), ValueError, "betas must be a pair"),
         (lambda: ProxGen(betas=(0.9, lambda t: 0.9)), ValueError, "betas must be a pair"),
         (lambda: ProxGen(betas=("a", 0.9)), TypeError, "betas must be a real number"),
+        (lambda: ProxGen(eps=0.0), ValueError, "eps must be finite and > 0, got 0.0"),
         (lambda: ProxGen(weight_decay=-1.0), ValueError, "weight_decay must be finite and >= 0, got -1.0"),
         (lambda: RAMDA().init(np.zeros(3, int)), TypeError, "w must have a real floating dtype"),
         (lambda: RAMDA().init([0.0]), TypeError, "expected NumPy arrays or torch tensors"),

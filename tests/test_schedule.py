@@ -173,7 +173,7 @@ def test_a_restart_with_memory_of_nothing_keeps_nothing():
         assert (again.step, again.weight_sum) == (0, 0.0) and (again.grad_sum == 0).all()
 
 
-@pytest.mark.parametrize("method", [ProxSGD(L1(0.1)), ProxGen(L1(0.1), metric=np.ones(50))], ids=["ProxSGD", "ProxGen"])
+@pytest.mark.parametrize("method", [ProxSGD(L1(0.1)), ProxGen(L1(0.1))], ids=["ProxSGD", "ProxGen"])
 def test_stages_of_methods_without_dual_averaging_only_decay_the_learning_rate(method):
     problem = lasso()
     staged = run(problem, method, Schedule(0.1, 0.3, milestones=(4, 9), gamma=0.5, memory=7), 15)

@@ -102,7 +102,7 @@ def test_prox_gen_reports_its_inexact_solutions():
     problem, gradients = inexact_problem("lasso")
     tolerance = PolynomialTolerance(0.02)
     method = ProxGen(problem.regularizer, solver="proximal_gradient")
-    schedule = Schedule(0.01, eps=1e-8, tolerance=tolerance)
+    schedule = Schedule(0.01, tolerance=tolerance)
     state = method.init(problem.initial)
     for t in range(1, 31):
         before = state.w

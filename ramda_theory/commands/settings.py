@@ -106,7 +106,6 @@ class Setting:
         return methods[self.method](), Schedule(
             self.lr,
             self.averaging,
-            eps=1e-8 if self.method == "ProxAdamW" else 1e-6,
             milestones=tuple(steps_per_epoch * epoch for epoch in self.milestones),
             gamma=self.gamma,
             memory=self.memory,

@@ -93,7 +93,9 @@ class ProxGen:
         rho_t = beta_1, a number or a function of t = 1, 2, ... (Theorem 4 wants rho_t = rho_0 mu^(t-1)), and beta_2.
     metric : array or callable, optional
         The diagonal of P_t > 0, of the shape of w, fixed or as a function of t.  By default AdamW's:
-        sqrt(v_t / (1 - beta_2^t)) + eps, with eps = ``settings.eps``.
+        sqrt(v_t / (1 - beta_2^t)) + eps.
+    eps : float
+        Of AdamW's metric, > 0; unlike dual averaging's it does not decay with the stages.
     weight_decay : float
         Decoupled, before the step, as in AdamW.
     solver, max_iter
@@ -108,12 +110,14 @@ class ProxGen:
     regularizer: Any = None  # a Regularizer; None becomes psi = 0
     betas: tuple[float | Callable[[int], float], float] = (0.9, 0.999)
     metric: Array | Callable[[int], Array] | None = None
+    eps: float = 1e-8
     weight_decay: float = 0.0
     solver: str | Solver | None = None
     max_iter: int = 10_000
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "regularizer", zero_if_none(self.regularizer))
+        real("eps", self.eps, minimum=0.0, strict=True)
         real("weight_decay", self.weight_decay, minimum=0.0)
         if len(self.betas) != 2 or callable(self.betas[1]):
             raise ValueError(f"betas must be a pair (number or function of t, number), got {self.betas!r}")
@@ -143,7 +147,7 @@ class ProxGen:
         m_hat = m / (1.0 - forgotten)
         # P_t = Diag(sqrt(v_t / (1 - beta_2^t)) + eps)
         if self.metric is None:
-            metric = xp.sqrt(v / (1.0 - beta2**t)) + settings.eps
+            metric = xp.sqrt(v / (1.0 - beta2**t)) + self.eps
         else:
             metric = self.metric(t) if callable(self.metric) else self.metric
             same_shape(metric=metric, w=state.w)

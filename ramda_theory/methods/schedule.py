@@ -27,7 +27,7 @@ class Schedule:
     averaging : float or callable
         c_t in [0, 1].
     eps : float
-        Of the metric, > 0, in the first stage.
+        Of dual averaging's metric, > 0, in the first stage.
     milestones : sequence of int
         Steps after which a new stage begins: increasing, positive.
     gamma : float

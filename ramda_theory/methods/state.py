@@ -24,7 +24,7 @@ class Settings:
     averaging : float
         c_t in [0, 1].
     eps : float
-        Of the metric (3), > 0.
+        Of dual averaging's metric (3), > 0.
     tolerance : float or None
         eps_t of (7), >= 0; used by inexact solvers only.  None leaves it to `solve`.
 

@@ -10,9 +10,9 @@ import numpy as np
 from ramda_theory.structure import GroupSupport, Pattern, Rank, SignPattern, Structure
 
 BLOCK = 1024
-"""Steps held as one byte per piece before they are packed to bits..."""
+"""Steps held as one byte per piece before they are packed to bits."""
 BLOCK_BYTES = 2**24
-"""... or fewer, for patterns so large that they would take more bytes than this."""
+"""Fewer steps are held of patterns so large that they would take more than this."""
 
 KINDS: dict[str, type[Pattern]] = {"SignPattern": SignPattern, "GroupSupport": GroupSupport}
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import plain
 import pytest
+from backends import BACKENDS, DOUBLE, to_numpy
 from examples import EXAMPLES, example_point
+
+from ramda_theory.regularizers import MCP, SCAD, GroupMCP
 
 
 @pytest.mark.parametrize("regularizer", EXAMPLES, ids=str)
@@ -31,3 +34,91 @@ def test_weak_convexity(regularizer):
         unit.ravel()[piece] = 1 / np.sqrt(len(piece))
         weight = regularizer.weight * np.sqrt(len(piece))
         assert gap(1.5 * weight * unit, 2.5 * weight * unit, 0.999 * rho) < 0
+
+
+def phi(psi, t):
+    """The published penalty of a number, for an array of them."""
+    lam, t = psi.weight, np.abs(t)
+    if isinstance(psi, SCAD):
+        middle = (2 * psi.a * lam * t - t * t - lam * lam) / (2 * (psi.a - 1))
+        return np.where(t <= lam, lam * t, np.where(t <= psi.a * lam, middle, lam * lam * (psi.a + 1) / 2))
+    return np.where(t <= psi.gamma * lam, lam * t - t * t / (2 * psi.gamma), psi.gamma * lam * lam / 2)
+
+
+@pytest.mark.parametrize("backend", BACKENDS, ids=str)
+@pytest.mark.parametrize("ratio", [1e-6, 0.1, 0.5, 0.9, 0.999, 1.0, 1.001, 1.1, 2.0, 10.0, 1e6])
+@pytest.mark.parametrize("psi", [MCP(0.8, 1.5), MCP(1.3, 40.0), SCAD(0.8, 2.05), SCAD(1.3, 3.7)], ids=str)
+def test_no_grid_point_is_lower(psi, ratio, backend):
+    """The metric is ``ratio`` times what makes the problem convex; the grid spans every minimum of every problem."""
+    scale = 1.7
+    diag = backend.round(ratio * scale * psi.weak_convexity)
+    reach = getattr(psi, "gamma", 0) or psi.a  # flat beyond reach * weight
+    jump = psi.weight * np.sqrt(scale * diag * (reach + 1))
+    b = backend.round(np.linspace(-1.3, 1.3, 81) * max(jump, diag * reach * psi.weight, scale * psi.weight))
+    x = to_numpy(psi.metric_prox(-backend.array(b), backend.array(np.full(81, diag)), scale))
+    grid = np.linspace(-0.1, 1.1, 4001)[:, None] * (b / diag)
+    grid = np.concatenate([grid, 0 * grid[:1], x + np.linspace(-0.01, 0.01, 41)[:, None] * x])
+
+    def q(t):
+        return 0.5 * diag * t**2 - b * t + scale * phi(psi, t)
+
+    rounding = 8 * (2.0**-52 + backend.eps**2) * (b**2 / diag + scale * phi(psi, b / diag))
+    assert np.all(q(x) <= np.min(q(grid), axis=0) + rounding)
+
+
+@pytest.mark.parametrize("backend", DOUBLE, ids=str)
+@pytest.mark.parametrize("step", [0.1, 1.0, 2.9, 3.0, 3.1, 10.0, 1e3])
+def test_no_grid_point_is_lower_for_the_group_prox(step, backend):
+    """GroupMCP with groups of two entries, on a grid of the plane; from step = gamma = 3 on it is not convex."""
+    psi = GroupMCP(0.4, 3.0, dims=(0,))
+    weight = 0.4 * np.sqrt(2)
+    reach = max(step * weight, weight * np.sqrt(step * 3.0), 3.0 * weight)
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((2, 40))
+    z *= np.linspace(0.02, 1.5, 40) * reach / np.linalg.norm(z, axis=0)
+    x = to_numpy(psi.prox(backend.array(z), step))
+    line = np.linspace(-1.6 * reach, 1.6 * reach, 161)
+    plane = np.stack(np.meshgrid(line, line)).reshape(2, -1)
+    one = MCP(weight, 3.0)
+    for z_g, x_g in zip(z.T, x.T, strict=True):
+        points = np.concatenate([plane, 0 * plane[:, :1], z_g[:, None] * np.linspace(0, 1, 401)], axis=1)
+        q = 0.5 * np.sum((points - z_g[:, None]) ** 2, axis=0) + step * phi(one, np.linalg.norm(points, axis=0))
+        q_x = 0.5 * np.sum((x_g - z_g) ** 2) + step * phi(one, np.linalg.norm(x_g))
+        assert q_x <= np.min(q) + 1e-14 * (np.sum(z_g**2) + step * phi(one, reach))
+
+
+@pytest.mark.parametrize("backend", BACKENDS, ids=str)
+@pytest.mark.parametrize(
+    ("psi", "scale", "tie", "simpler"),
+    [
+        (MCP(1.0, 1.0), 4.0, 2.0, 0.0),  # 0 ties with 2
+        (MCP(1.0, 1.0), 1.0, 1.0, 0.0),  # a whole segment ties: the metric equals the weak convexity
+        (SCAD(1.0, 3.0), 4.0, 4.0, 0.0),  # 0 ties with 4
+        (SCAD(1.0, 3.0), 3.0, 3.5, 0.5),  # 0.5, next to zero, ties with 3.5 on the flat branch
+    ],
+    ids=str,
+)
+def test_ties_go_to_the_simpler_structure(psi, scale, tie, simpler, backend):
+    one = backend.array([1.0])
+    for sign in (1.0, -1.0):
+        b = backend.array([sign * tie])
+        assert float(psi.metric_prox(-b, one, scale)[0]) == sign * simpler
+        above = b * (1 + 2 * backend.eps)
+        assert float(psi.metric_prox(-above, one, scale)[0]) == float(above[0])
+
+
+@pytest.mark.parametrize("backend", DOUBLE, ids=str)
+def test_ties_of_groups_go_to_zero(backend):
+    z = backend.array([[3.0], [4.0]])
+    assert not np.any(to_numpy(GroupMCP(1.0, 1.0, size_scaled=False).prox(z, 25.0)))
+    beyond = z * (1 + 2.0**-50)
+    assert np.array_equal(to_numpy(GroupMCP(1.0, 1.0, size_scaled=False).prox(beyond, 25.0)), to_numpy(beyond))
+
+
+@pytest.mark.parametrize("backend", DOUBLE, ids=str)
+def test_group_mcp_has_an_exact_method_only_in_convex_metrics(backend):
+    psi = GroupMCP(0.5, 2.0)
+    linear, diag = backend.array(np.ones((3, 2))), backend.array(np.full((3, 2), 0.5))
+    assert psi.has_metric_prox(diag, 0.99) and not psi.has_metric_prox(diag, 1.0)
+    with pytest.raises(ValueError, match=r"diag must exceed scale/gamma = 0\.5"):
+        psi.metric_prox(linear, diag, 1.0)

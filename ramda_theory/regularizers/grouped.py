@@ -313,7 +313,7 @@ class GroupMCP(Grouped):
         groups, norms = self.groups(w), self.group_norms(w)
         lam = self._scaled(xp, groups, self.weight, w)
         near = lam * norms - norms**2 / (2.0 * self.gamma)
-        return total(xp, xp.where(norms <= self.gamma * lam, near, 0.5 * self.gamma * lam**2))
+        return total(xp, xp.where(norms > self.gamma * lam, 0.5 * self.gamma * lam**2, near))
 
     def prox(self, z: Array, step: Array | float = 1.0) -> Array:
         """z_g scaled to the length MCP's own prox gives ||z_g||: the global minimiser."""

@@ -149,7 +149,7 @@ class MCP(Separable):
 
     def _phi(self, xp, size):
         near = self.weight * size - size**2 / (2.0 * self.gamma)
-        return xp.where(size <= self.gamma * self.weight, near, 0.5 * self.gamma * self.weight**2)
+        return xp.where(size > self.gamma * self.weight, 0.5 * self.gamma * self.weight**2, near)
 
     def _slope(self, xp, size):
         return xp.maximum(self.weight - size / self.gamma, xp.zeros_like(size))
@@ -207,7 +207,7 @@ class SCAD(Separable):
     def _phi(self, xp, size):
         lam, a = self.weight, self.a
         middle = (2 * a * lam * size - size**2 - lam**2) / (2 * (a - 1))
-        outer = xp.where(size <= a * lam, middle, 0.5 * lam**2 * (a + 1))
+        outer = xp.where(size > a * lam, 0.5 * lam**2 * (a + 1), middle)
         return xp.where(size <= lam, lam * size, outer)
 
     def _slope(self, xp, size):

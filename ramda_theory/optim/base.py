@@ -245,9 +245,7 @@ class StructuredOptimizer(Optimizer):
             wide = torch.promote_types(parameter.dtype, torch.float32)
             for key, value in state.items():
                 if key in self._scalar_keys:
-                    number = value if torch.is_tensor(value) else torch.tensor(float(value))
-                    scalar = self._scalar(group, parameter, key, 0.0)
-                    self.state[parameter][key] = number.to(scalar.device, scalar.dtype, copy=True)
+                    self.state[parameter][key] = self._scalar(group, parameter, key, 0.0).fill_(value)
                 elif torch.is_tensor(value):
                     self.state[parameter][key] = value.to(parameter.device, wide)
 

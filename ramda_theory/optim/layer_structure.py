@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ramda_theory.regularizers import NuclearNorm, Regularizer
+from ramda_theory.regularizers import NuclearNorm, Regularizer, Reshaped
 from ramda_theory.regularizers.grouped import Grouped
 
 HALF = (torch.float16, torch.bfloat16)
@@ -84,7 +84,7 @@ def read_structure(name: str, weight: Tensor, regularizer: Regularizer, ranks: b
     nuclear norm, and of the first axis against all others for the rest; vectors have none.
     """
     counts = {"entries": weight.numel(), "zero_entries": weight.numel() - int(torch.count_nonzero(weight))}
-    if isinstance(regularizer, Grouped):
+    if isinstance(regularizer, (Grouped, Reshaped)):
         support = regularizer.group_support(weight)
         counts |= {"groups": support.pattern.size, "zero_groups": support.pattern.size - support.count}
         counts |= {"grouped_entries": weight.numel(), "zero_group_entries": weight.numel() - support.dimension}

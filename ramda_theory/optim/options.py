@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ramda_theory.arrays import real
-from ramda_theory.regularizers import GroupLasso, NuclearNorm, Regularizer
+from ramda_theory.regularizers import GroupLasso, NuclearNorm, Regularizer, Reshaped
 from ramda_theory.regularizers.grouped import Grouped
 from ramda_theory.subproblem import (
     SOLVERS,
@@ -177,6 +177,8 @@ def check_parameter(parameter: Tensor, psi: Regularizer | None) -> None:
             psi.groups(parameter.detach())
         elif isinstance(psi, NuclearNorm):
             psi.matrix(torch.empty(parameter.shape, device="meta"))
+        elif isinstance(psi, Reshaped):
+            psi.seen(torch.empty(parameter.shape, device="meta"))
     except ValueError as error:
         raise ValueError(f"{psi!r} does not fit a parameter of shape {tuple(parameter.shape)}: {error}") from error
 

@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from ramda_theory.commands.text import aligned
 from ramda_theory.optim.roles import WAYS, fit, role
 from ramda_theory.optim.selection import Selector, Uses, parameter_uses, selectors, selects, spell
-from ramda_theory.regularizers import NuclearNorm, Regularizer
+from ramda_theory.regularizers import NuclearNorm, Regularizer, Reshaped
 from ramda_theory.regularizers.grouped import Grouped
 
 
@@ -87,6 +87,7 @@ def structured_param_groups(
     embeddings: bool = False,
     norms: bool = False,
     biases: bool = False,
+    heads: bool = False,
     frozen: bool = False,
 ) -> ParamGroups:
     """Parameter groups that regularize the weights of ``model`` and leave the rest unregularized.
@@ -116,6 +117,9 @@ def structured_param_groups(
         lies below them.
     embeddings, norms, biases : bool
         Regularize these kinds too, where selected.  Each entry of a norm's weight or of a bias is a group of its own.
+    heads : bool
+        Group the projections of MultiheadAttention by whole heads instead of ``by``: a head's query, key and value
+        rows (together where they are one parameter), and the columns of the output projection that read it.
     frozen : bool
         Take parameters with ``requires_grad=False`` as well, because they will be trained later.
 
@@ -129,15 +133,15 @@ def structured_param_groups(
     ------
     ValueError
         If nothing, or nothing of what a selector of ``include`` or ``regularizer`` names, can be regularized; if a
-        selector matches nothing; if a grouped convolution has no such slices (a depthwise one has, with one filter
-        per channel); if the modules that share a parameter would group it differently; if a lazy module has not seen
-        its first input.
+        selector matches nothing; if the modules that share a parameter would group it differently; if a lazy module
+        has not seen its first input; if `GroupMCP` meets heads or channels of a grouped convolution, which take
+        `Reshaped`.
 
     Notes
     -----
     Groups follow Section 5 of arXiv:2403.14398.  A shared parameter is regularized once, and not at all if one of its
-    roles forbids it: an output layer tied to an embedding is left alone with it.  Whole attention heads are not slices
-    along axes and not offered.  Modules that the table lacks, norms aside, are never regularized.
+    roles forbids it: an output layer tied to an embedding is left alone with it.  Modules that the table lacks, norms
+    aside, are never regularized.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
@@ -162,7 +166,7 @@ def structured_param_groups(
             reason = "frozen: requires_grad is False"
         else:
             reason = _forbidden(uses, allowed)
-        fitted = None if reason or selector is None else _fitted(rules[selector], uses, by)
+        fitted = None if reason or selector is None else _fitted(rules[selector], uses, by, heads)
         return Decision(tuple(use.name for use in uses), parameter, type(uses[0].owner).__name__, fitted, reason)
 
     places = parameter_uses(model)
@@ -190,8 +194,10 @@ def _rules(regularizer: Regularizer | Mapping[Selector, Regularizer]) -> dict[Se
     for value in rules.values():
         if not isinstance(value, Regularizer):
             raise TypeError(f"regularizer must be a Regularizer or a mapping to them, got {value!r}")
-        if getattr(value, "labels", None) is not None:
-            raise ValueError(f"regularizer must not carry labels, its groups are chosen by `by`, got {value!r}")
+        if isinstance(value, Reshaped) or getattr(value, "labels", None) is not None:
+            raise ValueError(
+                f"regularizer must not carry labels or a shape, its groups are chosen by `by`, got {value!r}"
+            )
     return rules
 
 
@@ -203,19 +209,17 @@ def _deciding(rules: Mapping[Selector, Regularizer], uses: Uses) -> Selector | N
 def _forbidden(uses: Uses, allowed: Mapping[str, bool]) -> str:
     """Why a parameter must not be regularized, from the first of its roles that says so; "" if none does."""
     for use in uses:
-        kind = role(use.owner, use.attribute, use.parameter).kind
+        kind = role(use).kind
         if not allowed.get(kind, False):
             what = f"unsupported: {use.attribute} of {type(use.owner).__name__}" if kind == "unsupported" else kind
             return what if len(uses) == 1 else f"shared, and {what} as {use.name}"
     return ""
 
 
-def _fitted(regularizer: Regularizer, uses: Uses, by: str) -> Regularizer:
+def _fitted(regularizer: Regularizer, uses: Uses, by: str, heads: bool) -> Regularizer:
     """The regularizer with the axes that suit all uses of a parameter."""
     shape = tuple(uses[0].parameter.shape)
-    fits = {
-        fit(regularizer, role(use.owner, use.attribute, use.parameter), by, use.name, shape): use.name for use in uses
-    }
+    fits = {fit(regularizer, role(use, heads), by, use.name, shape): use.name for use in uses}
     if len(fits) > 1:
         ways = ", ".join(f"{_spell_out(found)} as {name}" for found, name in fits.items())
         raise ValueError(f"a shared parameter would be grouped in two ways, {ways}: exclude it")
@@ -239,6 +243,8 @@ def _spell_out(regularizer: Regularizer | None) -> str:
     """The regularizer on one line, without what is at its default, the axes aside."""
     if regularizer is None:
         return "-"
+    if isinstance(regularizer, Reshaped):
+        return f"Reshaped({_spell_out(regularizer.grouped)}, {regularizer.shape})"
     words = [f"{regularizer.weight:g}"]
     for field in fields(regularizer):
         value = getattr(regularizer, field.name)
@@ -249,6 +255,8 @@ def _spell_out(regularizer: Regularizer | None) -> str:
 
 def _pieces(regularizer: Regularizer, shape: tuple[int, ...]) -> str:
     """How many groups of what size, or what matrix."""
+    if isinstance(regularizer, Reshaped):
+        return _pieces(regularizer.grouped, regularizer.shape)
     if isinstance(regularizer, Grouped):
         size = math.prod(shape[dim] for dim in regularizer.dims)
         return f"{math.prod(shape) // size if size else 0} groups of {size}"

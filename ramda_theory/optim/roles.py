@@ -1,20 +1,21 @@
 """What a parameter is to its module, and the groups a regularizer takes of it.
 
-In every supported weight one axis counts the inputs of the module and one its outputs.  A group is a slice: everything
-that reads one input, or everything that writes one output.
+A group is everything that reads one input of the module, or everything that writes one output: a slice of the weight,
+in grouped convolutions and for attention heads after reshaping it.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from ramda_theory.regularizers import NuclearNorm, Regularizer
+from ramda_theory.optim.selection import Use
+from ramda_theory.regularizers import NuclearNorm, Regularizer, Reshaped
 from ramda_theory.regularizers.grouped import Grouped
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
@@ -30,7 +31,20 @@ WEIGHTS: dict[tuple[type[nn.Module], ...], str] = {
 WAYS = ("input", "output")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
+class Slices:
+    """Groups of a weight: seen in ``shape``, one for each index along the axes ``kept``."""
+
+    shape: tuple[int, ...]
+    kept: tuple[int, ...]
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The axes that a group spans."""
+        return tuple(axis for axis in range(len(self.shape)) if axis not in self.kept)
+
+
+@dataclass(frozen=True)
 class Role:
     """What a parameter is to the module that owns it.
 
@@ -38,68 +52,87 @@ class Role:
     ----------
     kind : str
         "weight", "embedding", "norm", "bias", or "unsupported".
-    input_axis, output_axis : int, optional
-        The axis along which the inputs and the outputs of the module are counted.  None if there is no such axis: in
-        a grouped convolution one of the two is spread over several blocks, and vectors have neither.
+    by_input, by_output : Slices, optional
+        What reads one input, and what writes one output, of the module.
     """
 
     kind: str
-    input_axis: int | None = None
-    output_axis: int | None = None
+    by_input: Slices | None = None
+    by_output: Slices | None = None
 
 
-def role(module: nn.Module, name: str, parameter: Tensor) -> Role:
-    """The role of ``module``'s own parameter ``name``; "unsupported" if the module or the name is not known."""
+def role(use: Use, heads: bool = False) -> Role:
+    """The role of a parameter in one of its uses; "unsupported" if the module or the name is not known.
+
+    With ``heads``, the slices of attention projections are whole heads.
+    """
+    module, name, parameter = use.owner, use.attribute, use.parameter
     pattern = next((pattern for classes, pattern in WEIGHTS.items() if isinstance(module, classes)), None)
     if pattern is None or not parameter.is_floating_point():
         return Role("unsupported")
+    shape = tuple(parameter.shape)
     if "bias" in name:  # also in_proj_bias, bias_k, bias_ih_l0
-        return Role("bias")
+        return Role("bias", *_entries(shape))
     if not re.fullmatch(pattern, name):
         return Role("unsupported")
     if isinstance(module, NORMS):
-        return Role("norm")
+        return Role("norm", *_entries(shape))
     if isinstance(module, EMBEDDINGS):
-        return Role("embedding", 0, 1)  # a linear map of one-hot inputs, stored transposed
-    return _convolution(module) if isinstance(module, _ConvNd) else Role("weight", 1, 0)
+        return Role("embedding", Slices(shape, (0,)), Slices(shape, (1,)))  # a linear map of one-hot inputs, transposed
+    if isinstance(module, _ConvNd):
+        return _convolution(module, shape)
+    head = _head(use, shape) if heads else None
+    return Role("weight", head or Slices(shape, (1,)), head or Slices(shape, (0,)))
 
 
-def _convolution(module: _ConvNd) -> Role:
+def _entries(shape: tuple[int, ...]) -> tuple[Slices, Slices]:
+    """Every entry a group of its own."""
+    alone = Slices(shape, tuple(range(len(shape))))
+    return alone, alone
+
+
+def _convolution(module: _ConvNd, shape: tuple[int, ...]) -> Role:
     """(out, in / groups, ...), or (in, out / groups, ...) if transposed; the second axis restarts in every block."""
-    transposed = isinstance(module, _ConvTransposeNd)
-    first, second = (
-        (module.in_channels, module.out_channels) if transposed else (module.out_channels, module.in_channels)
-    )
-    if module.groups == 1:
-        second_axis: int | None = 1
-    else:  # depthwise with one filter per channel: channel c is row c on both sides
-        second_axis = 0 if first == second == module.groups else None
-    return Role("weight", 0, second_axis) if transposed else Role("weight", second_axis, 0)
+    first, second = Slices(shape, (0,)), Slices(shape, (1,))
+    if shape[0] == module.groups:  # depthwise: a channel of the second kind is one slice
+        second = Slices(shape, (0, 1))
+    elif module.groups > 1:
+        second = Slices((module.groups, shape[0] // module.groups, *shape[1:]), (0, 2))
+    return Role("weight", first, second) if isinstance(module, _ConvTransposeNd) else Role("weight", second, first)
+
+
+def _head(use: Use, shape: tuple[int, ...]) -> Slices | None:
+    """Whole heads of an attention projection: blocks of rows where it makes them, of columns where it reads them."""
+    if isinstance(use.owner, nn.MultiheadAttention):
+        heads = use.owner.num_heads
+        projections = 3 if use.attribute == "in_proj_weight" else 1
+        return Slices((projections, heads, shape[0] // (projections * heads), shape[1]), (1,))
+    around = use.modules[-2][1] if len(use.modules) > 1 else None
+    if isinstance(around, nn.MultiheadAttention) and use.owner is around.out_proj:
+        return Slices((shape[0], around.num_heads, shape[1] // around.num_heads), (1,))
+    return None
 
 
 def fit(regularizer: Regularizer, role: Role, by: str, name: str, shape: tuple[int, ...]) -> Regularizer:
     """``regularizer`` with the axes that suit a parameter of this role and shape.
 
-    Group norms are taken over all axes but that of the inputs or outputs; each entry of a norm's weight or of a bias
-    is a group of its own; the nuclear norm takes the first axis as rows and all others as columns; every other
-    regularizer stays as it is.
+    Group norms are taken over the slices of the role; the nuclear norm takes the first axis as rows and all others as
+    columns; every other regularizer stays as it is.
     """
-    axes = tuple(range(len(shape)))
-    vector = role.kind in ("norm", "bias")
     if isinstance(regularizer, NuclearNorm):
-        if vector:
+        if role.kind in ("norm", "bias"):
             raise ValueError(f"{name} (shape {shape}) is not a matrix: NuclearNorm cannot regularize a {role.kind}")
-        return dataclasses.replace(regularizer, row_dims=axes[:1], column_dims=axes[1:])
+        return replace(regularizer, row_dims=(0,), column_dims=tuple(range(1, len(shape))))
     if not isinstance(regularizer, Grouped):
         return regularizer
-    grouped: Any = regularizer  # a dataclass with a field dims, as all of them are
-    if vector:
-        return dataclasses.replace(grouped, dims=())
-    kept = role.input_axis if by == "input" else role.output_axis
-    if kept is None:
-        other = WAYS[1 - WAYS.index(by)]
+    slices: Any = role.by_input if by == "input" else role.by_output
+    grouped: Any = replace(cast("Any", regularizer), dims=slices.dims)
+    if slices.shape == shape:
+        return grouped
+    try:
+        return Reshaped(grouped, slices.shape)
+    except TypeError as error:
         raise ValueError(
-            f"{name} (shape {shape}) belongs to a grouped convolution, in which one {by} channel is not a slice of the "
-            f"weight: choose by={other!r} or exclude it"
-        )
-    return dataclasses.replace(grouped, dims=axes[:kept] + axes[kept + 1 :])
+            f"{name} (shape {shape}) has its groups in shape {slices.shape}, which GroupLasso and SparseGroupLasso can "
+            f"take, not {regularizer!r}: exclude it or choose another `by`"
+        ) from error

@@ -1,13 +1,15 @@
 """Which weights `structured_param_groups` reaches, in which groups, and what it refuses."""
 
 import copy
+import io
 
 import pytest
 import torch
 from torch import nn
 
+from ramda_theory.optim import RAMDA, StructureTracker, structure_report
 from ramda_theory.optim.param_groups import ParamGroups, structured_param_groups
-from ramda_theory.regularizers import L1, GroupLasso, GroupMCP, NuclearNorm, SparseGroupLasso
+from ramda_theory.regularizers import L1, GroupLasso, GroupMCP, NuclearNorm, Reshaped, SparseGroupLasso
 
 LASSO = GroupLasso(0.1)
 
@@ -33,18 +35,28 @@ LAYERS = {
     "ConvTranspose3d": (nn.ConvTranspose3d(2, 3, 2), (2, 2, 3, 2, 3)),
     "depthwise Conv2d": (nn.Conv2d(4, 4, 3, groups=4), (2, 4, 5, 5)),
     "depthwise ConvTranspose2d": (nn.ConvTranspose2d(4, 4, 3, groups=4), (2, 4, 3, 3)),
+    "depthwise Conv2d with two filters": (nn.Conv2d(3, 6, 3, groups=3), (2, 3, 5, 5)),
+    "grouped Conv1d": (nn.Conv1d(4, 6, 3, groups=2), (2, 4, 7)),
+    "grouped Conv2d": (nn.Conv2d(6, 4, 3, groups=2), (2, 6, 5, 5)),
+    "grouped ConvTranspose2d": (nn.ConvTranspose2d(6, 4, 3, groups=2), (2, 6, 3, 3)),
+    "depthwise ConvTranspose1d with two filters": (nn.ConvTranspose1d(3, 6, 3, groups=3), (2, 3, 5)),
 }
 
 
 def without_group(layer: nn.Module, psi: GroupLasso, k: int) -> nn.Module:
     """The layer with the k-th group of ``psi`` set to zero."""
     layer = copy.deepcopy(layer)
-    norms = psi.group_norms(layer.weight.detach())
-    kept = torch.ones(norms.numel(), dtype=layer.weight.dtype)
-    kept[k] = 0.0
-    with torch.no_grad():
-        layer.weight.mul_(psi.spread(kept.reshape(norms.shape), layer.weight))
+    zero_group(layer.weight, psi, k)
     return layer
+
+
+@torch.no_grad()
+def zero_group(weight: torch.Tensor, psi, k: int) -> None:
+    """Set the k-th group of ``psi`` to zero."""
+    norms = psi.group_norms(weight.detach())
+    kept = torch.ones(norms.numel(), dtype=weight.dtype)
+    kept[k] = 0.0
+    weight.mul_(psi.spread(kept.reshape(norms.shape), weight))
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -124,17 +136,67 @@ def test_embeddings_when_asked_for(by, pruned):
     assert (support.pattern.ravel() == 0).nonzero()[0].tolist() == [2]
 
 
-@pytest.mark.parametrize(("layer", "by", "other"), [
-    (nn.Conv2d(4, 8, 3, groups=2), "input", "output"),
-    (nn.Conv2d(4, 8, 3, groups=4), "input", "output"),  # depthwise, but two filters per channel
-    (nn.ConvTranspose1d(4, 8, 3, groups=2), "output", "input"),
-])  # fmt: skip
-def test_grouped_convolutions_are_refused_where_a_channel_is_no_slice(layer, by, other):
-    with pytest.raises(ValueError, match=rf"^0\.weight .*grouped convolution.*by='{other}'"):
-        structured_param_groups(nn.Sequential(layer, nn.Linear(2, 2)), LASSO, by=by)
-    structured_param_groups(nn.Sequential(layer), LASSO, by=other)
-    structured_param_groups(nn.Sequential(layer, nn.Linear(2, 2)), LASSO, by=by, exclude="0")
-    structured_param_groups(layer, L1(0.1), by=by)
+def test_only_the_two_convex_group_norms_take_channels_of_grouped_convolutions():
+    layer = nn.Conv2d(4, 8, 3, groups=2)
+    assert isinstance(structured_param_groups(layer, SparseGroupLasso(0.1, 0.5))[0]["regularizer"], Reshaped)
+    with pytest.raises(ValueError, match=r"^weight .*GroupLasso and SparseGroupLasso can take, not GroupMCP"):
+        structured_param_groups(layer, GroupMCP(0.1, 3.0))
+    assert structured_param_groups(layer, GroupMCP(0.1, 3.0), by="output")[0]["regularizer"].dims == (1, 2, 3)
+
+
+@pytest.mark.parametrize("kdim", [None, 5])
+@pytest.mark.parametrize("by", ["input", "output"])
+def test_whole_heads(kdim, by):
+    attention = nn.MultiheadAttention(6, 3, kdim=kdim, vdim=kdim, batch_first=True).double()
+    groups = structured_param_groups(attention, LASSO, by=by, heads=True)
+    found = {each.names[0]: each.regularizer for each in groups.decisions if each.regularizer}
+    assert set(found) == {"out_proj.weight"} | (
+        {"in_proj_weight"} if kdim is None else {f"{k}_proj_weight" for k in "qkv"}
+    )
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 4, 6, dtype=torch.float64, generator=generator)
+    y = x if kdim is None else torch.randn(2, 3, 5, dtype=torch.float64, generator=generator)
+    whole = attention(x, y, y)[0]
+    for h in range(3):
+        # A head that the output projection does not read, and a head that projects everything to zero, are the same.
+        unread = copy.deepcopy(attention)
+        zero_group(unread.out_proj.weight, found["out_proj.weight"], h)
+        unmade = copy.deepcopy(attention)
+        for name in set(found) - {"out_proj.weight"}:
+            zero_group(unmade.get_parameter(name), found[name], h)
+        assert not torch.allclose(unread(x, y, y)[0], whole)
+        torch.testing.assert_close(unread(x, y, y)[0], unmade(x, y, y)[0], rtol=1e-12, atol=1e-12)
+    layer = nn.Sequential(nn.TransformerEncoderLayer(6, 3, dim_feedforward=4))
+    table = structured_param_groups(layer, LASSO, heads=True).table()
+    assert "Reshaped(GroupLasso(0.1, dims=(0, 2, 3)), (3, 3, 2, 6))" in table and "3 groups of 36" in table
+    assert "Reshaped(GroupLasso(0.1, dims=(0, 2)), (6, 3, 2))" in table and "3 groups of 12" in table
+
+
+def test_training_with_whole_heads_prunes_heads_and_survives_a_checkpoint():
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(6, 3, batch_first=True)
+    x = torch.randn(8, 4, 6)
+    target = attention(x, x, x)[0].detach()
+    optimizer = RAMDA(structured_param_groups(attention, GroupLasso(0.02), heads=True), lr=1e-2, momentum=0.9)
+    tracker = StructureTracker(optimizer)
+    for _ in range(60):
+        optimizer.zero_grad()
+        (attention(x, x, x)[0] - target).square().mean().backward()
+        optimizer.step()
+        tracker.record()
+    heads = tracker.pattern("out_proj.weight").ravel()
+    assert heads.shape == (3,) and 0 in heads
+    weight = attention.out_proj.weight.detach()
+    with optimizer.structured_point():
+        columns = (weight.reshape(6, 3, 2) != 0).any(dim=2).any(dim=0)
+    assert columns.tolist() == (heads != 0).tolist()
+    assert structure_report(optimizer).total("w_hat").zero_groups >= 1
+    file = io.BytesIO()
+    torch.save(optimizer.state_dict(), file)
+    file.seek(0)
+    twin = RAMDA(structured_param_groups(attention, GroupLasso(0.5), heads=True), lr=1e-2, momentum=0.9)
+    twin.load_state_dict(torch.load(file, weights_only=True))
+    assert [g["regularizer"] for g in twin.param_groups] == [g["regularizer"] for g in optimizer.param_groups]
 
 
 def test_defaults_leave_norms_biases_embeddings_and_unknown_modules_alone():
@@ -294,6 +356,7 @@ NET = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
     (NET, {"regularizer": None}, TypeError, "regularizer must be a Regularizer"),
     (NET, {"regularizer": {}}, ValueError, "regularizer must name something"),
     (NET, {"regularizer": GroupLasso(0.1, labels=(0, 0, 1))}, ValueError, "must not carry labels"),
+    (NET, {"regularizer": Reshaped(LASSO, (3, 2))}, ValueError, "must not carry labels or a shape"),
     (nn.LazyLinear(3), {}, ValueError, "weight has no shape yet"),
     ([], {}, TypeError, "model must be a torch.nn.Module, got list"),
 ])  # fmt: skip

@@ -90,6 +90,8 @@ def run(
     config = describe(problem, method, schedule, gradients)
     state, t, seconds = method.init(problem.initial), 0, 0.0
     record = Record(config=config, steps_per_epoch=gradients.steps_per_epoch(problem))
+    if checkpoint is not None:
+        Path(checkpoint).parent.mkdir(parents=True, exist_ok=True)
     if checkpoint is not None and Path(checkpoint).exists():
         state, t, seconds, record = load_checkpoint(checkpoint, state, config, schedule)
         if t > steps:

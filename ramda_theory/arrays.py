@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any, TypeAlias
 
 import numpy as np
-from array_api_compat import array_namespace, is_torch_array
+from array_api_compat import array_namespace, is_numpy_namespace, is_torch_array
 
 Array: TypeAlias = Any
 """A NumPy array or a torch tensor (any array-API array works where no labels are involved)."""
@@ -39,7 +39,7 @@ def namespace(**arrays: Array) -> ModuleType:
     for name, array in arrays.items():
         if not xp.isdtype(array.dtype, "real floating"):
             raise TypeError(f"{name} must have a real floating dtype, got {array.dtype}")
-    return xp
+    return np if is_numpy_namespace(xp) else xp
 
 
 def real(name: str, value: Any, *, minimum: float = -np.inf, strict: bool = False) -> float:
@@ -73,14 +73,19 @@ def total(xp: ModuleType, array: Array, axis: tuple[int, ...] | None = None) -> 
     """Sum in float64 whatever the dtype of ``array``; ``axis`` is kept with length one, ``None`` sums everything."""
     reduce = np.add.reduce if xp is np else xp.sum  # np.sum costs twice as much on small arrays
     if axis is None:
-        return xp.asarray(reduce(array, axis=None, dtype=xp.float64))
+        return zero_dimensional(xp, reduce(array, axis=None, dtype=xp.float64))
     # An empty axis tuple reduces nothing in NumPy and everything in torch.
     return reduce(array, axis=axis, keepdims=True, dtype=xp.float64) if axis else wide(xp, array)
 
 
 def largest(xp: ModuleType, array: Array) -> Array:
     """Largest entry of a nonnegative array, 0 if it is empty; a 0-d array."""
-    return xp.asarray(xp.max(array) if math.prod(array.shape) else xp.sum(array))
+    return zero_dimensional(xp, xp.max(array) if math.prod(array.shape) else xp.sum(array))
+
+
+def zero_dimensional(xp: ModuleType, number: Array) -> Array:
+    """A 0-d array where NumPy's reductions give a scalar."""
+    return np.asarray(number) if xp is np else number
 
 
 def norm(xp: ModuleType, array: Array) -> Array:

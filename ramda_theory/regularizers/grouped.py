@@ -159,7 +159,7 @@ class GroupLasso(Grouped):
         xp = namespace(w=w, g=g)
         same_shape(w=w, g=g)
         if self.weight == 0:
-            return xp.asarray(1.0, dtype=xp.float64)
+            return xp.asarray(1.0, dtype=xp.float64, device=w.device)
         bound = self._scaled(xp, self.groups(w), self.weight, w)
         return margin(xp, self.group_norms(g) / bound, self.group_norms(w) == 0)
 
@@ -242,7 +242,7 @@ class SparseGroupLasso(Grouped):
         groups, g = self.groups(w), wide(xp, g)
         zero_group = self.group_norms(w) == 0
         if self.weight == 0:
-            return xp.asarray(1.0, dtype=xp.float64)
+            return xp.asarray(1.0, dtype=xp.float64, device=w.device)
         margins = margin(xp, self._gauge(xp, groups, g) / self.weight, zero_group)
         if self._l1_weight > 0:
             inactive = (w == 0) & ~groups.spread(xp, zero_group)
@@ -275,6 +275,7 @@ class SparseGroupLasso(Grouped):
     def structure(self, w: Array) -> SignPattern:
         """Sign of every entry, which settles the zero groups too (`group_support` names those)."""
         namespace(w=w)
+        self.groups(w)  # refuses axes that w does not have
         return SignPattern(signs(to_host(w)))
 
 

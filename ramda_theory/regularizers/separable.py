@@ -68,7 +68,7 @@ class Separable(Regularizer):
         xp = namespace(w=w, g=g)
         same_shape(w=w, g=g)
         if self.weight == 0:
-            return xp.asarray(1.0, dtype=xp.float64)
+            return xp.asarray(1.0, dtype=xp.float64, device=w.device)
         return margin(xp, xp.abs(wide(xp, g)) / self.weight, w == 0)
 
     def critical_weight(self, g: Array) -> Array:

@@ -106,10 +106,10 @@ class NuclearNorm(Regularizer):
         xp = namespace(w=w, g=g)
         same_shape(w=w, g=g)
         if self.weight == 0:
-            return xp.asarray(1.0, dtype=xp.float64)
+            return xp.asarray(1.0, dtype=xp.float64, device=w.device)
         left, right, shape = self._factors(xp, w)
         if left.shape[1] == min(shape):
-            return xp.asarray(1.0, dtype=xp.float64)
+            return xp.asarray(1.0, dtype=xp.float64, device=w.device)
         normal = project_out(xp, left, right, wide(xp, self.matrix(g)))
         return 1.0 - largest(xp, svdvals(xp, normal)) / self.weight
 
@@ -182,10 +182,10 @@ def shrink_singular_values(xp: ModuleType, z: Array, threshold: Array | float) -
     """
     if not math.prod(z.shape):
         return z, xp.asarray(0)
-    if is_host(z) and float(threshold) > GRAM_LIMIT * float(xp.linalg.vector_norm(z)):
+    if is_host(z) and bool(threshold > GRAM_LIMIT * xp.linalg.vector_norm(z)):
         short = z.shape[0] <= z.shape[1]
         values, vectors = xp.linalg.eigh(z @ z.T if short else z.T @ z)
-        kept = int(xp.count_nonzero(values > float(threshold) ** 2))
+        kept = int(xp.count_nonzero(values > threshold**2))
         q = vectors[:, vectors.shape[1] - kept :]
         factor = 1.0 - threshold / xp.sqrt(values[values.shape[0] - kept :])
         return ((q * factor) @ (q.T @ z) if short else (z @ q) @ (factor[:, None] * q.T)), xp.asarray(kept)

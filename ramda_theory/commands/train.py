@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 OPTIMIZERS = {
     "RAMDA": 1e-2,
-    "RMDA": 1.0,
-    "ProxSGD": 1.0,
+    "RMDA": 0.3,
+    "ProxSGD": 0.5,
     "ProxAdamW": 1e-3,
     "MADGRAD": 1e-2,
-    "MDA": 1.0,
-    "MSGD": 1.0,
+    "MDA": 0.3,
+    "MSGD": 0.5,
     "AdamW": 1e-3,
 }
 """The optimizers and their default learning rates; the last four have no regularizer."""

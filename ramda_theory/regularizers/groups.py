@@ -28,7 +28,7 @@ class AxisGroups:
         self.axes = tuple(sorted({dim % rank for dim in dims})) if dims else ()
         if len(self.axes) < len(dims):
             raise ValueError(f"dims must name distinct axes, got {dims} for shape {tuple(shape)}")
-        self.sizes = math.prod(shape[axis] for axis in self.axes)
+        self.sizes = math.prod([shape[axis] for axis in self.axes])  # a list: torch.compile reads no generator here
 
     def total(self, xp: ModuleType, array: Array) -> Array:
         return total(xp, array, self.axes)

@@ -1,4 +1,4 @@
-"""One regularizer of every kind, and a point of each that is zero on some of its pieces."""
+"""One regularizer of every kind; for each a point that is zero on some pieces, and a subproblem with its solution."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import plain
 from backends import to_numpy
 
 from ramda_theory.regularizers import L1, MCP, SCAD, ElasticNet, GroupLasso, GroupMCP, NuclearNorm, SparseGroupLasso
+from ramda_theory.subproblem import Subproblem, solve
+from ramda_theory.subproblem.bisection import bisection_reference
 
 MATRIX = (
     L1(0.7),
@@ -37,3 +39,27 @@ def example_point(regularizer, rng: np.random.Generator) -> np.ndarray:
     if isinstance(regularizer, SparseGroupLasso):
         w[:, ::2] = 0
     return w
+
+
+def example_problem(regularizer, backend, seed=0):
+    """Spread 10 in the metric (enough curvature for nonconvex psi), about half of the pieces zero at the solution."""
+    rng = np.random.default_rng(seed)
+    shape = (6, 8) if regularizer in MATRIX else (4, 6, 5)
+    metric = backend.round(0.5 * 10 ** rng.uniform(0, 1, shape))
+    anchor = backend.round(rng.standard_normal(shape))
+    b = rng.standard_normal(shape) * np.sqrt(metric)
+    for axis, n in enumerate(shape):  # pieces of unequal size, along whatever axes they lie
+        b *= np.reshape(np.logspace(-0.7, 0, n), [n if a == axis else 1 for a in range(len(shape))])
+    weight_sum = 1.0 if regularizer.convex else 0.2 / regularizer.weak_convexity
+    b *= weight_sum * regularizer.weight / (0.4 * float(regularizer.critical_weight(b)))
+    arrays = (backend.array(a) for a in (anchor, metric * anchor - b, metric))
+    return Subproblem(*arrays, weight_sum, regularizer)
+
+
+def reference(problem):
+    """The solution of exactly these data in extended precision, or, for the nuclear norm, in float64 to 1e-13."""
+    if isinstance(problem.regularizer, NuclearNorm):
+        data = (to_numpy(a) for a in (problem.anchor, problem.grad_sum, problem.metric))
+        wide = Subproblem(*data, problem.weight_sum, problem.regularizer)
+        return solve(wide, "accelerated", tolerance=1e-14 * problem.magnitude, max_iter=3000).point
+    return bisection_reference(problem).astype(float)

@@ -100,7 +100,8 @@ class Accelerated:
             x_next, structure = problem.regularizer.prox_structure(forward, problem.weight_sum * theta)
             # s = grad q(x_next) - grad q(y) - (x_next - y)/theta  is in dQ(x_next)
             s = (metric - 1.0 / theta_entries) * (x_next - y)
-            if float(norm(xp, s)) <= tolerance:
+            # Q may rise on the way, which (7) does not allow at its end.
+            if float(norm(xp, s)) <= tolerance and problem.increase(x_next, start) <= 0:
                 return Candidate(x_next, iteration, structure)
             if float(inner(xp, y - x_next, x_next - x)) > 0:
                 t = 1.0

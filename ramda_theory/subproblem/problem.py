@@ -103,16 +103,18 @@ class Subproblem:
     def increase(self, x: Array, start: Array) -> float:
         """Q(x) - Q(start) minus its rounding error, computed from x - start, where equal leading digits cancel.
 
-        A value <= 0 means that the objective condition of (7) holds as far as float64 can tell.
+        A value <= 0 means that the objective condition of (7) holds as far as the dtype of the data can tell: storing
+        x in it moves psi by a few units of its precision (the nuclear norm of a rounded matrix of low rank).
         """
-        xp = self.xp
+        xp = namespace(anchor=self.anchor, x=x, start=start)
+        rounding = 8 * float(xp.finfo(self.anchor.dtype).eps)
         x, start = wide(xp, x), wide(xp, start)
         step = x - start
         constant, curved = wide(xp, self.grad_sum), wide(xp, self.metric) * (0.5 * (x + start) - self.anchor)
         psi, psi_start = self.regularizer.value(x), self.regularizer.value(start)
         change = inner(xp, constant + curved, step) + self.weight_sum * (psi - psi_start)
         magnitude = inner(xp, xp.abs(constant) + xp.abs(curved), xp.abs(step)) + self.weight_sum * (psi + psi_start)
-        return float(change - 1e-15 * magnitude)
+        return float(change - rounding * magnitude)
 
     @cached_property
     def magnitude(self) -> float:
@@ -126,8 +128,9 @@ class Subproblem:
         return float(self.xp.finfo(self.anchor.dtype).eps) ** (2 / 3) * self.magnitude
 
     def _offset(self, x: Array) -> Array:
+        xp = namespace(anchor=self.anchor, x=x)
         same_shape(anchor=self.anchor, x=x)
-        return wide(self.xp, x) - wide(self.xp, self.anchor)
+        return wide(xp, x) - wide(xp, self.anchor)
 
 
 class Candidate(NamedTuple):
@@ -158,7 +161,7 @@ class Solution:
     tolerance : float
         eps_t that ``residual`` was held against.
     descent : bool or None
-        Whether Q(point) <= Q(start), as far as float64 can tell; None without a start.
+        Whether Q(point) <= Q(start), as far as the dtype can tell; None without a start.
     """
 
     point: Array

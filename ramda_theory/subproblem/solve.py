@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Callable
 
-from ramda_theory.arrays import Array, real
+from ramda_theory.arrays import Array, namespace, real
 from ramda_theory.regularizers.base import same_shape
 from ramda_theory.subproblem.exact import Exact, NewtonRaphson
 from ramda_theory.subproblem.first_order import Accelerated, ProximalGradient
@@ -68,8 +68,9 @@ def solve(
     if max_iter < 1:
         raise ValueError(f"max_iter must be at least 1, got {max_iter}")
     if start is not None:
+        xp = namespace(anchor=subproblem.anchor, start=start)
         same_shape(anchor=subproblem.anchor, start=start)
-        if not bool(subproblem.xp.all(subproblem.xp.isfinite(start))):
+        if not bool(xp.all(xp.isfinite(start))):
             raise ValueError("start must be finite, it holds NaN or Inf")
     if not math.prod(subproblem.anchor.shape):
         return judge(subproblem, Candidate(subproblem.anchor, 0), tolerance, start)

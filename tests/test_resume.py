@@ -91,6 +91,15 @@ def test_stopped_by_an_exception_anywhere_in_a_step(where, tmp_path, monkeypatch
     assert_same(result, whole)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Python's own handling of Ctrl-C, which a process that was started in the background lacks."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_at_any_moment(tmp_path):
     """Signals at random moments, each of which ends the run: the pieces make up the whole."""
     method = RAMDA(PROBLEM.regularizer, solver="proximal_gradient")
@@ -112,6 +121,7 @@ def test_ctrl_c_at_any_moment(tmp_path):
     assert_same(result, whole)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_waits_for_the_step_under_way(tmp_path):
     """The step in which the signal comes is finished and saved; then Ctrl-C is raised, and works again as ever."""
     events = []

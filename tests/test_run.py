@@ -49,9 +49,10 @@ def test_every_structure_is_that_of_its_step():
         assert record.structures_w[t - 1] == PROBLEM.regularizer.structure(state.w)
 
 
-def test_a_method_without_psi_is_held_against_the_problem_s():
+@pytest.mark.parametrize("method", [MADGRAD(), RAMDA(None, solver="accelerated"), RAMDA(L1(0.1), solver="accelerated")])
+def test_a_method_with_another_psi_is_held_against_the_problem_s(method):
     problem = group_lasso()
-    record = go(MADGRAD(), problem=problem).record
+    record = go(method, problem=problem).record
     assert isinstance(record.structures_hat[0], GroupSupport)
     assert record.structures_hat.distances(problem.solution().structure).size == STEPS
 

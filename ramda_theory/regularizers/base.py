@@ -136,7 +136,7 @@ def same_shape(**arrays: Array) -> None:
 
 def soft_threshold(xp: ModuleType, z: Array, threshold: Array | float) -> Array:
     """sign(z) max(|z| - threshold, 0), with a NaN kept as NaN and no negative zero."""
-    return xp.where(xp.abs(z) <= threshold, xp.zeros_like(z), z - xp.sign(z) * threshold)
+    return xp.where(xp.abs(z) <= threshold, xp.zeros_like(z), xp.where(z > 0, z - threshold, z + threshold))
 
 
 def signs(w: np.ndarray) -> np.ndarray:

@@ -175,7 +175,7 @@ def mcp_minimizer(xp: ModuleType, b: Array, diag: Array, scale: Array | float, w
     zero_up_to = xp.where(convex, scale * weight, weight * xp.sqrt(scale * gamma * diag))
     curved_up_to = xp.where(convex, diag * (gamma * weight), xp.zeros_like(diag))
     x = xp.where(size <= curved_up_to, curved, size / diag)
-    return xp.where(size <= zero_up_to, xp.zeros_like(x), xp.sign(b) * x)
+    return xp.where(size <= zero_up_to, xp.zeros_like(x), xp.where(b < 0, -x, x))
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ class SCAD(Separable):
         near_up_to = xp.where(convex, lam * (diag + scale), flat_from)
         falling_up_to = xp.where(convex, a * lam * diag, xp.zeros_like(diag))
         x = xp.where(size <= near_up_to, near, xp.where(size <= falling_up_to, falling, size / diag))
-        return xp.where(x == 0, xp.zeros_like(x), xp.sign(b) * x)
+        return xp.where(x == 0, xp.zeros_like(x), xp.where(b < 0, -x, x))
 
     def _branch(self, size):
         return 1 + (size > self.weight).astype(np.int8) + (size > self.a * self.weight).astype(np.int8)

@@ -56,6 +56,7 @@ class StructuredOptimizer(Optimizer):
                 for key in self._scalar_keys:
                     if key in kept and not torch.is_tensor(kept[key]):
                         kept[key] = self._scalar(group, parameter, key, float(kept[key]))
+        self._start_counting()
 
     # -- parameter groups and state ---------------------------------------------------------------------------------
 
@@ -64,6 +65,7 @@ class StructuredOptimizer(Optimizer):
         if isinstance(param_group, dict):
             param_group = checked_group(param_group, self.defaults, self._checks)
         super().add_param_group(param_group)
+        self._start_counting()
 
     def _initial_state(self, group: dict[str, Any], parameter: Tensor) -> dict[str, Tensor]:
         """State of a parameter that has its first gradient."""
@@ -83,11 +85,15 @@ class StructuredOptimizer(Optimizer):
 
     @staticmethod
     def _scalar(group: dict[str, Any], parameter: Tensor, key: str, value: float) -> Tensor:
-        """A number of the state: on the host, where reading it is free, unless the step must not look at it."""
-        dtype = torch.float64 if key != "step" else torch.get_default_dtype()
-        if dtype not in (torch.float32, torch.float64):
-            dtype = torch.float32
-        return torch.tensor(value, dtype=dtype, device=parameter.device if on_device(group) else "cpu")
+        """A number of the state: on the host, where reading it is free, unless the step must not look at it.
+
+        t is float32, as in torch.  alpha is float64, and has one axis because torch.compile (2.13, on the host) loses
+        updates in place of float64 tensors without axes.
+        """
+        device = parameter.device if on_device(group) else "cpu"
+        if key == "step":
+            return torch.tensor(value, dtype=torch.float32, device=device)
+        return torch.tensor([value], dtype=torch.float64, device=device)
 
     def _init_group(self, group: dict[str, Any], params: list, grads: list, weights: list, *states: list) -> None:
         """Append what the step needs of every parameter that has a gradient."""
@@ -172,13 +178,17 @@ class StructuredOptimizer(Optimizer):
             )
         return None
 
+    def _start_counting(self) -> None:
+        first = self.param_groups[0]
+        if first["on_nonfinite"] == "skip" and "skipped_steps" not in first:
+            device = first["params"][0].device if first["params"] else "cpu"
+            first["skipped_steps"] = torch.zeros((), dtype=torch.int64, device=device)
+
     def _count_skip(self, found: Tensor) -> None:
         first = self.param_groups[0]
-        if "skipped_steps" not in first:
-            first["skipped_steps"] = torch.zeros((), dtype=torch.int64, device=found.device)
-        elif first["skipped_steps"].device != found.device:  # loaded
+        if first["skipped_steps"].device != found.device:  # the model was moved, or the state loaded
             first["skipped_steps"] = first["skipped_steps"].to(found.device)
-        first["skipped_steps"] += found
+        first["skipped_steps"].add_(found)
 
     @property
     def skipped_steps(self) -> Tensor | int:

@@ -68,7 +68,7 @@ class DualAveraging(StructuredOptimizer):
             elif key in state:
                 local(state[key]).zero_()
         local(state["anchor"]).copy_(local(w))
-        state["step"].copy_(seen * memory)
+        state["step"].copy_((seen * memory).reshape(()))
         state["weight_sum"].copy_(new)
 
 
@@ -103,7 +103,7 @@ def masked_advance(
         assign(step, t, keep)
         return t, None, weight_sum
     s = scalar(lr) * t.double().sqrt()
-    return t, s, weight_sum + s
+    return t, s, weight_sum.reshape(()) + s
 
 
 def masked_average(w: Tensor, point: Tensor, options: dict[str, Any], keep: Tensor | None) -> None:

@@ -79,6 +79,7 @@ def write_weights(params: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
 
 def assign(target: Tensor, value: Tensor, keep: Tensor | None) -> None:
     """target <- value, unless ``keep`` is true."""
+    value = value.reshape(target.shape)
     target.copy_(value if keep is None else torch.where(keep, target, value))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from ramda_theory.optim.dual_averaging import DualAveraging, advance, masked_advance, masked_average
-from ramda_theory.optim.lists import assign, chunks, gradients, may_look, pieces, read_weights, write_weights
+from ramda_theory.optim.lists import assign, chunks, gradients, may_look, pieces, read_weights, scalar, write_weights
 from ramda_theory.optim.options import COMMON, SOLVING, number
 from ramda_theory.optim.sharding import local
 from ramda_theory.optim.solving import Inexactness, Pieces, minimizer, solved
@@ -117,7 +117,7 @@ class RAMDA(DualAveraging):
 
     def _point(self, group: dict[str, Any], parameter: Tensor, state: dict[str, Tensor]) -> Tensor:
         metric = local(state["grad_sq_sum"]).pow(1 / 3).add_(group["eps"])
-        data = Pieces(local(state["anchor"]), local(state["grad_sum"]), metric, state["weight_sum"])
+        data = Pieces(local(state["anchor"]), local(state["grad_sum"]), metric, scalar(state["weight_sum"]))
         return minimizer(data, parameter, local(state.get("w", parameter)), state["step"], group)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from ramda_theory.optim.dual_averaging import DualAveraging, advance, masked_advance, masked_average
-from ramda_theory.optim.lists import assign, chunks, gradients, may_look, pieces, read_weights, write_weights
+from ramda_theory.optim.lists import assign, chunks, gradients, may_look, pieces, read_weights, scalar, write_weights
 from ramda_theory.optim.options import COMMON, number
 from ramda_theory.optim.sharding import apply, local
 from ramda_theory.regularizers import Regularizer
@@ -69,7 +69,7 @@ class RMDA(DualAveraging):
         rmda(*lists, options=group, keep=keep)
 
     def _point(self, group: dict[str, Any], parameter: Tensor, state: dict[str, Tensor]) -> Tensor:
-        beta, alpha = state["step"].double().sqrt(), state["weight_sum"]
+        beta, alpha = state["step"].double().sqrt(), scalar(state["weight_sum"])
         anchor, grad_sum = local(state["anchor"]), local(state["grad_sum"])
         return proximal_point(anchor - grad_sum / beta.to(anchor.dtype), alpha / beta, parameter, group)
 

@@ -97,10 +97,11 @@ class StageSchedule:
 
     def _begin_stage(self) -> None:
         decayed = ("lr", "eps") if isinstance(self.optimizer, DualAveraging) else ("lr",)
-        for group in self.optimizer.param_groups:
-            for key in decayed:
-                if key in group:
-                    set_option(group, key, group[key] * self.gamma)
+        groups = self.optimizer.param_groups
+        # All new values before the first is set: groups may share one tensor lr.
+        values = [(group, key, group[key] * self.gamma) for group in groups for key in decayed if key in group]
+        for group, key, value in values:
+            set_option(group, key, value)
         if isinstance(self.optimizer, DualAveraging):
             self.optimizer.restart(self.memory)
 

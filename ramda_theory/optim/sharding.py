@@ -76,20 +76,31 @@ def groups_are_whole(psi: Regularizer, parameter: Any) -> bool:
     return not any(place.is_shard() and place.dim % parameter.ndim in axes for place in parameter.placements)
 
 
+def some_piece_is_empty(parameter: Any) -> bool:
+    """Whether fewer slices than processes leave one of these without any."""
+    lengths = [{length} for length in parameter.shape]
+    for place, processes in zip(parameter.placements, parameter.device_mesh.shape, strict=True):
+        if place.is_shard():
+            longest = [(length, -(-length // processes)) for length in lengths[place.dim]]
+            lengths[place.dim] = {max(min(c, n - i * c), 0) for n, c in longest for i in range(processes)}
+    return any(0 in each for each in lengths)
+
+
 def apply(
     function: Callable[..., Tensor], psi: Regularizer, parameter: Tensor, *pieces: Tensor, gather: bool = False
 ) -> Tensor:
     """This process's piece of ``function(*tensors)``, a minimiser or proximal map of ``psi``.
 
     Where every group lies on one process the pieces suffice.  Groups that are cut add up their totals over the
-    processes (DTensor algebra).  What cannot be written so (the nuclear norm, labelled groups, ``gather``) is computed
-    from the whole tensors, on every process alike.
+    processes (DTensor algebra).  What cannot be written so (the nuclear norm, labelled groups, tensors too small to
+    give every process a piece, ``gather``) is computed from the whole tensors, on every process alike.
     """
     if not is_sharded(parameter):
         return function(*pieces)
     if not gather and groups_are_whole(psi, parameter):
         return function(*pieces)
-    if not gather and isinstance(psi, Grouped) and getattr(psi, "labels", None) is None:
+    by_axes = isinstance(psi, Grouped) and getattr(psi, "labels", None) is None
+    if by_axes and not gather and not some_piece_is_empty(parameter):
         result: Any = function(*(like(piece, parameter) for piece in pieces))
         return result.redistribute(placements=parameter.placements).to_local()
     return piece_of(function(*(whole(piece, parameter) for piece in pieces)), parameter)

@@ -10,7 +10,7 @@ import pytest
 from backends import BACKENDS, DOUBLE, NUMPY32, TORCH32, to_numpy
 
 from ramda_theory.arrays import namespace
-from ramda_theory.regularizers import GroupLasso
+from ramda_theory.regularizers import GroupLasso, scalar_equation
 from ramda_theory.regularizers.scalar_equation import MAX_UPDATES, group_lasso_minimizer, group_lasso_norms
 from ramda_theory.subproblem import Subproblem
 from ramda_theory.subproblem.bisection import bisection_reference
@@ -49,6 +49,15 @@ def test_error_in_every_regime(regime, size, backend):
             assert error <= 100 * EPS / gap + (0 if backend.dtype == "float64" else 1e-7)
             if gap > 0.05:
                 assert error <= (1e-12 if backend.dtype == "float64" else 1e-6)
+
+
+@pytest.mark.parametrize("backend", DOUBLE, ids=str)
+@pytest.mark.parametrize("size", [1, 7, 513])
+@pytest.mark.parametrize("regime", GROUP_LASSO_REGIMES)
+def test_error_where_values_cannot_be_looked_at(regime, size, backend, monkeypatch):
+    """On a device all updates are made without asking whether they are needed; the result is as good."""
+    monkeypatch.setattr(scalar_equation, "is_host", lambda array: False)
+    test_error_in_every_regime(regime, size, backend)
 
 
 @pytest.mark.parametrize("seed", range(3))

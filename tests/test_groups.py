@@ -71,6 +71,16 @@ def test_labels_are_the_columns_they_name(backend):
     assert np.allclose(to_numpy(unequal.group_weights(backend.array(np.ones(5)))), 2 * np.sqrt([2, 3]))
 
 
+def test_memory_maps_are_numpy_arrays(tmp_path):
+    """Labels need NumPy's own functions, for its subclasses too."""
+    w = np.random.default_rng(6).standard_normal(5)
+    mapped = np.memmap(tmp_path / "w", dtype=float, mode="w+", shape=(5,))
+    mapped[:] = w
+    psi = GroupLasso(0.4, labels=(1, 0, 1, 1, 0))
+    assert np.array_equal(psi.prox(mapped), psi.prox(w))
+    assert np.array_equal(psi.metric_prox(mapped, mapped * mapped), psi.metric_prox(w, w * w))
+
+
 @pytest.mark.parametrize("backend", BACKENDS, ids=str)
 @pytest.mark.parametrize(
     ("shape", "rows", "columns", "einsum"),

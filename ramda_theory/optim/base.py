@@ -243,7 +243,8 @@ class StructuredOptimizer(Optimizer):
     def _check_shapes(self, saved: dict[str, Any]) -> None:
         for _, parameter, state in self._saved_state(saved):
             for key, value in state.items():
-                if torch.is_tensor(value) and key not in self._scalar_keys and value.shape != parameter.shape:
+                own_shape = key in self._scalar_keys or key == "norms"
+                if torch.is_tensor(value) and not own_shape and value.shape != parameter.shape:
                     raise ValueError(
                         f"loaded state {key!r} has shape {tuple(value.shape)}, its parameter {tuple(parameter.shape)}"
                     )
@@ -255,7 +256,9 @@ class StructuredOptimizer(Optimizer):
             wide = torch.promote_types(parameter.dtype, torch.float32)
             for key, value in state.items():
                 if key in self._scalar_keys:
-                    self.state[parameter][key] = self._scalar(group, parameter, key, 0.0).fill_(value)
+                    number = self._scalar(group, parameter, key, 0.0)
+                    number.copy_(torch.as_tensor(value, dtype=torch.float64).reshape(number.shape))
+                    self.state[parameter][key] = number
                 elif torch.is_tensor(value):
                     self.state[parameter][key] = value.to(parameter.device, wide)
 

@@ -142,6 +142,8 @@ def checked_group(group: dict[str, Any], defaults: dict[str, Any], checks: dict[
         raise ValueError(
             "capturable=True cannot wait for the gradients as on_nonfinite='raise' does: use 'skip' or 'ignore'"
         )
+    if checked["foreach"] and checked.get("fused"):
+        raise ValueError("foreach and fused cannot both be True: choose one, or None for what suits the parameters")
     if checked["on_nonfinite"] != defaults["on_nonfinite"]:
         raise ValueError(
             f"on_nonfinite is decided for all parameters together: it must be {defaults['on_nonfinite']!r} "

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from ramda_theory.optim import fused
 from ramda_theory.optim.dual_averaging import DualAveraging, advance, masked_advance, masked_average
 from ramda_theory.optim.lists import assign, chunks, gradients, may_look, pieces, read_weights, scalar, write_weights
-from ramda_theory.optim.options import COMMON, SOLVING, number
+from ramda_theory.optim.options import COMMON, SOLVING, number, one_of
 from ramda_theory.optim.sharding import local
 from ramda_theory.optim.solving import Inexactness, Pieces, minimizer, solved
 from ramda_theory.regularizers import Regularizer
@@ -65,12 +66,18 @@ class RAMDA(DualAveraging):
         Update lists of tensors by one call, which takes more memory; default: on accelerators.
     capturable : bool
         Never look at a number of the step, so that it can be captured in a graph.
+    fused : bool, optional
+        Update all tensors by one call of compiled loops that need next to no memory: float32 parameters on the CPU,
+        without a regularizer or with L1, ElasticNet or GroupLasso (over ``dims``), solved exactly.  None: where that
+        can be; the plain path elsewhere, and while ``record_inexactness`` is set.  True: refuse to take the plain path.
+        Their first call compiles them, for some seconds; the result is cached on disk.
 
     Notes
     -----
     State per parameter: ``anchor`` (W^0), ``grad_sum`` (V), ``grad_sq_sum`` (U), ``step`` (t), ``weight_sum``
-    (alpha): 12 bytes per float32 weight.  Set ``record_inexactness = True`` to have every step leave its residual,
-    tolerance, iterations and status per parameter in ``inexactness``.
+    (alpha): 12 bytes per float32 weight; fused steps add ``norms``, the last ||What_g|| of every group.
+    Set ``record_inexactness = True`` to have every step leave its residual, tolerance, iterations and status per
+    parameter in ``inexactness``.
     """
 
     _checks: ClassVar = {
@@ -78,6 +85,7 @@ class RAMDA(DualAveraging):
         **SOLVING,
         "momentum": number("momentum", below=1.0),
         "eps": number("eps", strict=True),
+        "fused": one_of("fused", None, True, False),
     }
     _state_keys: ClassVar = ("anchor", "grad_sum", "grad_sq_sum", "step", "weight_sum")
 
@@ -96,6 +104,7 @@ class RAMDA(DualAveraging):
         max_iter: int = 100,
         foreach: bool | None = None,
         capturable: bool = False,
+        fused: bool | None = None,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -109,11 +118,15 @@ class RAMDA(DualAveraging):
             "max_iter": max_iter,
             "foreach": foreach,
             "capturable": capturable,
+            "fused": fused,
         }
         super().__init__(params, defaults)
 
     def _update(self, group: dict[str, Any], *lists: list[Tensor], keep: Tensor | None) -> None:
-        ramda(*lists, options=group, keep=keep, record=self.inexactness if self.record_inexactness else None)
+        record = self.inexactness if self.record_inexactness else None
+        left = fused.step(group, self.state, lists, recording=record is not None)
+        if left[0]:
+            ramda(*left, options=group, keep=keep, record=record)
 
     def _point(self, group: dict[str, Any], parameter: Tensor, state: dict[str, Tensor]) -> Tensor:
         metric = local(state["grad_sq_sum"]).pow(1 / 3).add_(group["eps"])

@@ -1,0 +1,451 @@
+"""Compiled loops of the fused step: RAMDA on float32 tensors in the memory of the CPU, many tensors per call.
+
+For the group LASSO the minimiser of a group is x = rho b / (rho d + lam), where b = P W^0 - V, d is the diagonal of P
+and rho solves N(rho) = ||b / (rho d + lam)|| = 1 (see `ramda_theory.regularizers.scalar_equation`).  A first pass
+updates V and U and sums, at the norm rho that the group had in the step before, the moments
+s_k = sum b^2 d^k / (rho d + lam)^(k+2), k = 0 .. 4.  They tell where N = 1 and how far off that answer can be at most,
+so that nearly all groups need no other pass.  The last pass writes W.  Tensors are traversed row by row, and nothing is
+kept per entry between passes.
+
+Two habits let the compiler turn these loops into vector instructions: scratch is one array, cut at constant distances,
+and indices are unsigned.  Compilation takes some seconds in the first step ever and is cached on disk.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numba as nb
+import numpy as np
+from numba import carray, types
+from numba.extending import intrinsic
+
+f32, index = np.float32, np.uint64
+
+TOLERANCE = 2e-6
+"""Bound on |N(rho) - 1|, which is the residual of (7) in units of weight_sum lam_g."""
+WIDTH = 4096
+"""Columns that are traversed together at most: what the scratch has room for."""
+ROWS_PER_SUM = index(32)
+"""Rows that are summed in float32 before they join a float64 total."""
+SWEEPS = 8
+"""Passes for the moments at most; what is left then is solved group by group."""
+FEW = index(32)
+"""As soon as no more than one group in this many is open, those are solved one by one."""
+MAX_UPDATES = 15
+"""Newton updates for one group at most; 11 are the most ever seen."""
+
+fast: dict[str, Any] = {"fastmath": {"contract"}, "error_model": "numpy", "nogil": True}
+"""Options of loops that compute entry by entry: a multiplication and an addition may round once."""
+sums: dict[str, Any] = {**fast, "fastmath": {"contract", "reassoc"}}
+"""Options of loops that add up: terms may be added in another order."""
+
+ZERO, ONE = index(0), index(1)
+SEED = f32(0x54A20000)
+THIRD = f32(1 / 3)
+
+
+@nb.njit(**fast)
+def cube_root(a):
+    """a^(1/3) for a >= 0 in float32, to 1e-7: a guess from the exponent, and two steps of third order."""
+    tiny = a < f32(1e-30)
+    a = a * f32(2.0**24) if tiny else a
+    # The bits of a float are a logarithm of it: a constant minus a third of them are the bits of a^(-1/3), to 3.5%.
+    r = np.int32(SEED - f32(np.float32(a).view(np.int32)) * THIRD).view(np.float32)
+    # With h = 1 - a r^3: a^(-1/3) = r (1 - h)^(-1/3) and a^(1/3) = a r^2 (1 - h)^(-2/3).
+    h = f32(1) - a * r * r * r
+    r = r + r * h * (f32(1 / 3) + h * f32(2 / 9))
+    y = a * r * r
+    h = f32(1) - y * r
+    y = y + y * h * (f32(2 / 3) + h * f32(5 / 9))
+    return y * f32(2.0**-8) if tiny else y
+
+
+@nb.njit(**fast)
+def mix(w, x, c):
+    """(1 - c) w + c x as in `torch.lerp`: exactly w where x = w, exactly x where c = 1."""
+    return w + c * (x - w) if c < f32(0.5) else x - (x - w) * (f32(1) - c)
+
+
+# -- the norm of one group --------------------------------------------------------------------------------------------
+
+
+@nb.njit(**fast)
+def mean_square(z, v2, v3, v4, low, high):
+    """E (1 + z u)^-2 for -low <= u <= high from the central moments of u, and a bound on half its relative error.
+
+    The series ends with z^4; the rest is at most 6 |z|^5 E |u|^5 / min(1 + z u)^7, and E |u|^5 <= max |u| E u^4.
+    """
+    value = 1.0 + z * z * (3.0 * v2 + z * (-4.0 * v3 + z * 5.0 * v4))
+    least = min(1.0, 1.0 + z * high, 1.0 - z * low)
+    if not (least > 0.0 and value > 0.0):
+        return 1.0, np.inf
+    return value, 3.0 * abs(z) ** 5 * v4 * max(low, high) / (least**7 * value)
+
+
+@nb.njit(**fast)
+def next_norm(rho, lam, s0, s1, s2, s3, s4, largest):
+    """The root of N(rho) = 1 from the moments at ``rho`` and the largest d: (root or a better rho, whether settled).
+
+    Let t = d / (rho d + lam), distributed as q^2 / s_0 with q = b / (rho d + lam), and u = t - E t, e = 1 + delta E t.
+    Then N(rho + delta)^2 = s_0 E (1 + z u)^-2 / e^2 with z = delta / e.
+    """
+    if not (s0 < np.inf and s1 > 0.0 and s4 < np.inf):
+        return 0.0, s0 == 0.0
+    mean = s1 / s0
+    v2 = max(s2 / s0 - mean * mean, 0.0)
+    v3 = s3 / s0 - mean * (3.0 * s2 / s0 - 2.0 * mean * mean)
+    v4 = max(s4 / s0 - mean * (4.0 * s3 / s0 - mean * (6.0 * s2 / s0 - 3.0 * mean * mean)), v2 * v2)
+    high = largest / (rho * largest + lam) - mean
+    norm = np.sqrt(s0)
+
+    # The group is zero where N(0) <= 1.  What is too close to that is left to float64.
+    e = 1.0 - rho * mean
+    value, error = mean_square(-rho / e, v2, v3, v4, mean, high)
+    at_zero = norm * np.sqrt(value) / e
+    if at_zero * (1.0 + error) < 1.0 - 1e-5:
+        return 0.0, True
+    near_threshold = error < 0.1 and at_zero < 1.0 + 1e-5
+
+    # N(rho + delta) = 1: iterate e = sqrt(s_0 E (1 + z u)^-2).
+    e, change = norm, norm
+    for _ in range(40):
+        if change <= 1e-9 * e:
+            break
+        value, error = mean_square((e - 1.0) / (mean * e), v2, v3, v4, mean, high)
+        change = abs(norm * np.sqrt(value) - e)
+        e = norm * np.sqrt(value)
+    root = rho + (e - 1.0) / mean
+    if change <= 1e-9 * e and root > 0.0 and not near_threshold:
+        # Close to the threshold rho is more sensitive than N.
+        if error <= TOLERANCE * min(1.0, 10.0 * root * mean):
+            return root, True
+        if error < 0.1:
+            return root, False
+    # The tangent of 1/N, which is concave: it ends at or below the root.
+    return max(rho + (norm - 1.0) / mean, 0.0), False
+
+
+@nb.njit(**sums)
+def exact_norm(b, d, lam):
+    """The norm of one group in float64 as `group_lasso_norms` finds it; NaN for such data, negative on failure."""
+    size_sq, slope, far_sq = 0.0, 0.0, 0.0
+    for j in range(b.size):
+        bj, dj = np.float64(b[j]), np.float64(d[j])
+        size_sq += bj * bj
+        slope += bj * bj * dj
+        far_sq += (bj / dj) * (bj / dj)
+    size, far = np.sqrt(size_sq), np.sqrt(far_sq)
+    if size <= lam:
+        return 0.0
+    if not far < np.inf:
+        return np.nan
+    rho = far
+    for update in range(MAX_UPDATES + 1):
+        s, m = 0.0, 0.0
+        for j in range(b.size):
+            dj = np.float64(d[j])
+            reciprocal = 1.0 / (rho * dj + lam)
+            q = b[j] * reciprocal
+            s += q * q
+            m += q * q * dj * reciprocal
+        step = (np.sqrt(s) - 1.0) * s / m
+        if update == 0:
+            rho = max((size - lam) * size_sq / slope, far + step)
+        elif step <= 1e-9 * rho:
+            return rho
+        else:
+            rho += step
+    return -1.0
+
+
+# -- groups of columns ------------------------------------------------------------------------------------------------
+
+
+class Arrays(NamedTuple):
+    """W, G, W^0, V, U of one tensor, as vectors of all its entries."""
+
+    w: Any
+    g: Any
+    anchor: Any
+    v: Any
+    u: Any
+
+
+class Numbers(NamedTuple):
+    """s with the sign of G, s, eps, weight_sum lam_g (negative: no psi), weight_sum l2, c; in float32."""
+
+    signed: Any
+    s: Any
+    eps: Any
+    lam: Any
+    l2: Any
+    c: Any
+
+
+# Where things are in the scratch of a block: d and rho of every column, five sums, and the largest d.
+RHO, SUMS, LARGEST = index(WIDTH), index(2 * WIDTH), index(7 * WIDTH)
+SUM_1, SUM_2, SUM_3, SUM_4 = (index((2 + k) * WIDTH) for k in range(1, 5))
+MOMENTS = index(5)
+
+
+@nb.njit(**fast)
+def column_moments(a, n, start, rows, stride, width, update, scratch, totals):
+    """``totals[k]`` = s_k of ``width`` columns at the rho in ``scratch``, and their largest d; V and U first."""
+    for j in range(width):
+        scratch[LARGEST + j] = f32(0)
+    for k in range(MOMENTS):
+        for j in range(width):
+            scratch[SUMS + k * RHO + j] = f32(0)
+            totals[k, j] = 0.0
+    for first in range(ZERO, rows, ROWS_PER_SUM):
+        for i in range(first, min(first + ROWS_PER_SUM, rows)):
+            o = start + i * stride
+            if update:
+                for j in range(width):
+                    a.v[o + j] += n.signed * a.g[o + j]
+                    a.u[o + j] += n.s * a.g[o + j] * a.g[o + j]
+                    scratch[j] = cube_root(a.u[o + j]) + n.eps
+            else:
+                for j in range(width):
+                    scratch[j] = cube_root(a.u[o + j]) + n.eps
+            for j in range(width):
+                d = scratch[j]
+                b = d * a.anchor[o + j] - a.v[o + j]
+                reciprocal = f32(1) / (scratch[RHO + j] * d + n.lam)
+                q = b * reciprocal
+                t = d * reciprocal
+                s0 = q * q
+                s1 = s0 * t
+                s2 = s1 * t
+                s3 = s2 * t
+                scratch[SUMS + j] += s0
+                scratch[SUM_1 + j] += s1
+                scratch[SUM_2 + j] += s2
+                scratch[SUM_3 + j] += s3
+                scratch[SUM_4 + j] += s3 * t
+                scratch[LARGEST + j] = max(scratch[LARGEST + j], d)
+        for k in range(MOMENTS):
+            for j in range(width):
+                totals[k, j] += scratch[SUMS + k * RHO + j]
+                scratch[SUMS + k * RHO + j] = f32(0)
+
+
+@nb.njit(**fast)
+def next_norms(norms, size, lam, scratch, totals, still_open):
+    """`next_norm` of every group of ``size`` columns; how many groups ``still_open`` lists."""
+    count = ZERO
+    for k in range(index(norms.size)):
+        s0, s1, s2, s3, s4, largest = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        for j in range(k * size, (k + ONE) * size):
+            s0 += totals[0, j]
+            s1 += totals[1, j]
+            s2 += totals[2, j]
+            s3 += totals[3, j]
+            s4 += totals[4, j]
+            largest = max(largest, np.float64(scratch[LARGEST + j]))
+        norms[k], settled = next_norm(np.float64(norms[k]), lam, s0, s1, s2, s3, s4, largest)
+        if not settled:
+            still_open[count] = k
+            count += ONE
+    return count
+
+
+@nb.njit(**fast)
+def exact_norms(norms, chosen, a, n, start, rows, stride, size, lam):
+    """`exact_norm` of the groups ``chosen``; on how many it failed."""
+    count = index(chosen.size)
+    anchor = np.empty((count, rows * size), np.float32)
+    b, d = np.empty_like(anchor), np.empty_like(anchor)
+    for i in range(rows):  # loads alone: none of them waits for arithmetic
+        for k in range(count):
+            o = start + i * stride + chosen[k] * size
+            for j in range(size):
+                anchor[k, i * size + j] = a.anchor[o + j]
+                b[k, i * size + j] = a.v[o + j]
+                d[k, i * size + j] = a.u[o + j]
+    for k in range(count):
+        for j in range(rows * size):
+            d[k, j] = cube_root(d[k, j]) + n.eps
+            b[k, j] = d[k, j] * anchor[k, j] - b[k, j]
+    failed = 0
+    for k in range(count):
+        rho = exact_norm(b[k], d[k], lam)
+        failed += rho < 0.0
+        norms[chosen[k]] = rho if rho >= 0.0 else np.nan
+    return failed
+
+
+@nb.njit(**fast)
+def spread(norms, size, scratch):
+    """The norm of every column's group into ``scratch``."""
+    for k in range(index(norms.size)):
+        for j in range(size):
+            scratch[RHO + k * size + j] = norms[k]
+
+
+@nb.njit(**fast)
+def step_columns(a, n, norms, start, rows, stride, size, lam, scratch, report):
+    """Step the groups of ``size`` columns whose ``norms`` are given; they begin at the entry ``start``."""
+    width = index(norms.size) * size
+    totals = np.empty((5, width))
+    still_open = np.empty(norms.size, np.uint64)
+    few = max(index(norms.size) // FEW, ONE)
+    count = ZERO
+    for sweep in range(SWEEPS):
+        spread(norms, size, scratch)
+        column_moments(a, n, start, rows, stride, width, sweep == 0, scratch, totals)
+        count = next_norms(norms, size, lam, scratch, totals, still_open)
+        report[0] += 1
+        if count <= few:
+            break
+    for first in range(ZERO, count, few):
+        chosen = still_open[first : min(first + few, count)]
+        report[1] += chosen.size
+        report[2] += exact_norms(norms, chosen, a, n, start, rows, stride, size, lam)
+    spread(norms, size, scratch)
+    for i in range(rows):
+        o = start + i * stride
+        for j in range(width):
+            d = cube_root(a.u[o + j]) + n.eps
+            rho = scratch[RHO + j]
+            x = rho * (d * a.anchor[o + j] - a.v[o + j]) / (rho * d + n.lam)
+            a.w[o + j] = mix(a.w[o + j], x, n.c)
+
+
+# -- groups of adjacent entries ---------------------------------------------------------------------------------------
+
+
+@nb.njit(**sums)
+def row_moments(b, d, rho, lam):
+    """s_0 .. s_4 at ``rho`` and the largest d, in float32: for no more than some thousand entries."""
+    s0, s1, s2, s3, s4, largest = f32(0), f32(0), f32(0), f32(0), f32(0), np.int32(0)
+    for j in range(b.size):
+        reciprocal = f32(1) / (rho * d[j] + lam)
+        q = b[j] * reciprocal
+        t = d[j] * reciprocal
+        term = q * q
+        s0 += term
+        term *= t
+        s1 += term
+        term *= t
+        s2 += term
+        term *= t
+        s3 += term
+        s4 += term * t
+        largest = max(largest, np.float32(d[j]).view(np.int32))  # positive floats compare as their bits do
+    return s0, s1, s2, s3, s4, np.int32(largest).view(np.float32)
+
+
+@nb.njit(**fast)
+def step_rows(a, n, norms, start, size, lam, report):
+    """Step the groups of ``size`` adjacent entries whose ``norms`` are given; they begin at the entry ``start``."""
+    piece = index(1024)
+    b, d = np.empty(size, np.float32), np.empty(size, np.float32)
+    for k in range(index(norms.size)):
+        o = start + k * size
+        for j in range(size):
+            a.v[o + j] += n.signed * a.g[o + j]
+            a.u[o + j] += n.s * a.g[o + j] * a.g[o + j]
+            d[j] = cube_root(a.u[o + j]) + n.eps
+        for j in range(size):
+            b[j] = d[j] * a.anchor[o + j] - a.v[o + j]
+        s0, s1, s2, s3, s4, largest = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        for first in range(ZERO, size, piece):
+            last = min(first + piece, size)
+            t0, t1, t2, t3, t4, top = row_moments(b[first:last], d[first:last], norms[k], n.lam)
+            s0 += t0
+            s1 += t1
+            s2 += t2
+            s3 += t3
+            s4 += t4
+            largest = max(largest, np.float64(top))
+        rho, settled = next_norm(np.float64(norms[k]), lam, s0, s1, s2, s3, s4, largest)
+        if not settled:
+            rho = exact_norm(b, d, lam)
+            report[1] += 1
+            report[2] += rho < 0.0
+        norms[k] = rho if rho >= 0.0 else np.nan
+        root = norms[k]
+        for j in range(size):
+            a.w[o + j] = mix(a.w[o + j], root * b[j] / (root * d[j] + n.lam), n.c)
+
+
+# -- tensors without groups, and all together -------------------------------------------------------------------------
+
+
+@nb.njit(**fast)
+def step_entries(a, n, first, last):
+    """Step the entries first .. last - 1 with psi = lam |x| + l2/2 x^2, or without psi if lam is negative."""
+    if n.lam < f32(0):
+        for j in range(first, last):
+            a.v[j] += n.signed * a.g[j]
+            a.u[j] += n.s * a.g[j] * a.g[j]
+            a.w[j] = mix(a.w[j], a.anchor[j] - a.v[j] / (cube_root(a.u[j]) + n.eps), n.c)
+    else:
+        for j in range(first, last):
+            a.v[j] += n.signed * a.g[j]
+            a.u[j] += n.s * a.g[j] * a.g[j]
+            d = cube_root(a.u[j]) + n.eps
+            b = d * a.anchor[j] - a.v[j]
+            beyond = b - n.lam if b > n.lam else b + n.lam if b < -n.lam else b * f32(0)  # NaN stays NaN
+            a.w[j] = mix(a.w[j], beyond / (d + n.l2), n.c)
+
+
+@intrinsic
+def pointer(typingctx: Any, address: Any) -> Any:
+    """An address as a pointer to float32."""
+
+    def codegen(context, builder, signature, args):
+        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.float32)(types.int64), codegen
+
+
+@nb.njit(**fast)
+def vector(address, size):
+    """``size`` floats in memory."""
+    return carray(pointer(address), size)  # type: ignore[call-arg]  # numba passes its context
+
+
+@nb.njit(**fast, cache=True)
+def run(units, addresses, shapes, numbers, report):
+    """One step of every tensor, or part of one, that ``units`` lists.
+
+    Parameters
+    ----------
+    units : int64 array, (units, 3)
+        Tensor, first group, last group + 1 (entries, where there are no groups); all of one i of ``shapes``.
+    addresses : int64 array, (tensors, 6)
+        Of W, G, W^0, V, U and the norms of the groups in the last step (0: no groups).
+    shapes : int64 array, (tensors, 4)
+        Sizes of the four axes (kept, reduced, kept, reduced) that a tensor has to these loops: group (i, k) is
+        [i, :, k, :].
+    numbers : float64 array, (tensors, 6)
+        `Numbers` of every tensor.
+    report : int64 array, (3,)
+        Added to: passes for moments of columns, groups solved one by one, groups on which that failed.
+    """
+    scratch = np.empty(8 * WIDTH, np.float32)
+    for i in range(len(units)):
+        tensor, first, last = units[i, 0], index(units[i, 1]), index(units[i, 2])
+        signed, s, eps, lam, l2, c = numbers[tensor]
+        n = Numbers(f32(signed), f32(s), f32(eps), f32(lam), f32(l2), f32(c))
+        outer, reduced, middle, inner = shapes[tensor]
+        entries = outer * reduced * middle * inner
+        at = addresses[tensor]
+        a = Arrays(
+            vector(at[0], entries), vector(at[1], entries), vector(at[2], entries), vector(at[3], entries),
+            vector(at[4], entries),
+        )  # fmt: skip
+        if at[5] == 0:
+            step_entries(a, n, first, last)
+            continue
+        norms = vector(at[5], outer * middle)[first:last]
+        rows, kept, size = index(reduced), index(middle), index(inner)
+        if rows == ONE:
+            step_rows(a, n, norms, first * size, size, lam, report)
+        else:
+            before = first // kept  # the groups of one outermost index come together
+            start = before * rows * kept * size + (first - before * kept) * size
+            step_columns(a, n, norms, start, rows, kept * size, size, lam, scratch, report)

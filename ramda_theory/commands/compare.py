@@ -18,7 +18,7 @@ from ramda_theory.files import write_json
 from ramda_theory.regularizers.grouped import integers
 
 REGULARIZED = ("RAMDA", "RMDA", "ProxSGD", "ProxAdamW")
-WEIGHTS = (1e-6, 3e-6, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
+WEIGHTS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 """The weights tried for every regularized optimizer."""
 ACCURACY_LOSS = 0.01
 """The sparsest weight wins whose validation accuracy is within this of the optimizer's best."""

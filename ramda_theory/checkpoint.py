@@ -34,7 +34,8 @@ def describe(problem: Problem, method: Method, schedule: Schedule, gradients: Gr
     """
     start = np.asarray(problem.initial)
     probe = start + 0.1 * np.cos(np.arange(start.size)).reshape(start.shape)
-    value, gradient = problem.value_and_gradient(probe)
+    with np.errstate(all="ignore"):
+        value, gradient = problem.value_and_gradient(probe)
     return {
         "problem": f"{problem.name} {text(problem.regularizer)} of {problem.samples} samples, start {digest(start)}, "
         f"f {value:.9g}, grad f {np.linalg.norm(gradient):.9g}",

@@ -197,8 +197,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     jobs = {"identify": run_identify, "converge": run_converge, "validate": run_validate, "train": run_train}
     try:
-        if arguments.out.exists() and not arguments.out.is_dir():
-            raise ValueError(f"--out must be a folder, {arguments.out} is a file")
+        for path in (arguments.out, *arguments.out.parents):
+            if path.exists() and not path.is_dir():
+                raise ValueError(f"--out must be a folder, {path} is a file")
         return jobs[arguments.command](arguments)
     except (ValueError, TypeError, OSError, ArithmeticError) as error:
         print(f"ramda-theory {arguments.command}: {error}", file=sys.stderr)

@@ -99,7 +99,8 @@ def run(
 
     psi, same_psi = problem.regularizer, method.regularizer == problem.regularizer
     bar, saved = progress_bar(progress, steps, t), t
-    with held_interrupt(checkpoint is not None) as interrupted:
+    # Overflow ends in Diverged, not in warnings.
+    with held_interrupt(checkpoint is not None) as interrupted, np.errstate(over="ignore", invalid="ignore"):
         try:
             while t < steps and not interrupted:
                 clock = time.perf_counter()
@@ -107,19 +108,19 @@ def run(
                 if schedule.starts_stage(t + 1):
                     begun = method.restart(state, settings, schedule.memory)
                 gradient = gradients(problem, begun.query, t + 1)
-                # A sum of finite numbers is finite, or they are beyond use; overflow is reported here, not warned of.
-                with np.errstate(over="ignore", invalid="ignore"):
-                    if not math.isfinite(gradient.sum()):
-                        raise Diverged(t + 1, record)
-                    after, solution = method.step(begun, gradient, settings)
-                    if not math.isfinite(after.w.sum()):
-                        raise Diverged(t + 1, record)
+                if not math.isfinite(gradient.sum()):  # an overflowing sum is of no use either
+                    raise Diverged(t + 1, record)
+                after, solution = method.step(begun, gradient, settings)
+                if not math.isfinite(after.w.sum()):
+                    raise Diverged(t + 1, record)
                 elapsed = seconds + time.perf_counter() - clock
                 # A run without psi of its own is held against the problem's.
                 hat = solution.structure if solution is not None and same_psi else psi.structure(after.w_hat)
                 averaged = hat if after.w is after.w_hat else psi.structure(after.w)
                 due = measure_every and ((t + 1) % measure_every == 0 or t + 1 == steps)
                 measured = measure(problem, method, after) if due else None
+                if measured is not None and not math.isfinite(measured["objective"]):
+                    raise Diverged(t + 1, record)
 
                 # Nothing below fails: a step is recorded whole or not at all.
                 state, t, seconds = after, t + 1, elapsed

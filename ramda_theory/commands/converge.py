@@ -98,8 +98,6 @@ def converge(
     -------
     list of ConvergeRun
     """
-    if not methods:
-        raise ValueError("methods must name at least one method, got none")
     if isinstance(problem, str):
         problem = problem_named(problem, weight)
     elif weight is not None:

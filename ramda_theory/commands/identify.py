@@ -183,6 +183,8 @@ def _one(
         ).record
     except Diverged as error:
         record, diverged = error.record, True
+        if not len(record.structures_hat):  # in the first step: there is nothing to report
+            raise
     # A stationary point that is only approximate has no structure to be held against: then the run's own end is.
     target = reference.structure if reference.certified else record.structures_hat[-1]
     return IdentifyRun(setting, seed, record, reference, target, diverged)
@@ -216,9 +218,7 @@ def table(runs: Sequence[IdentifyRun]) -> str:
                 joined([entry.w_hat.final_error for entry in group]),
                 joined([entry.w.final_error for entry in group]),
                 joined([entry.w_hat.held_for for entry in group]),
-                "diverged"
-                if any(entry.diverged for entry in group)
-                else f"{max(entry.gap or 0 for entry in group):.1e}",
+                worst_gap(group),
                 f"{group[0].reference.margin:.3f}",
             )
         )

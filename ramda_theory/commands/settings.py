@@ -161,16 +161,20 @@ def checkpoint_path(out: str | Path, description: dict[str, str], steps: int) ->
     """Where a command keeps a run, by what the run is: the same command finds it again, another does not."""
     text = json.dumps([description, steps], sort_keys=True)
     key = hashlib.sha256(text.encode()).hexdigest()[:16]
-    return Path(out) / "runs" / f"{description['method'].partition(' ')[0]}-{key}.npz"
+    return Path(out) / "runs" / f"{description['method'].partition('(')[0]}-{key}.npz"
 
 
 def select(settings: Sequence[Setting], methods: Sequence[str] | None, problem: Problem) -> list[Setting]:
     """The settings of the given methods on a problem; an item with its own (``RAMDA:lr=1e-2``) stands for itself."""
     if methods is None:
         return [setting.on(problem) for setting in settings]
+    if not methods:
+        raise ValueError("methods must name at least one method, got none")
     chosen: list[Setting] = []
     for text in methods:
         parsed = parse_setting(text)
         listed = [setting.on(problem) for setting in settings if setting.method == text]
         chosen += listed or [parsed.on(problem) if text == parsed.method else parsed]
+    for setting in chosen:
+        setting.build(problem, 1)  # refuses a method that does not fit the problem before anything runs
     return chosen

@@ -59,9 +59,12 @@ def plot_identification(problem: Problem, runs: Sequence[IdentifyRun], path: str
         error_axes.minorticks_off()
         gap_axes.set(xlabel="iteration", ylabel=r"$F(\hat{w}) - F^\star$", title="Objective gap", yscale="log")
         top.legend(*gap_axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-        panels: list[tuple[str, Structure]] = [("known optimum", shown[0].target)]
+        reference = shown[0].reference
+        panels: list[tuple[str, Structure]] = [
+            ("known optimum" if reference.certified else "reference", reference.structure)
+        ]
         panels += [(short_name(shown, entry), entry.record.structures_hat[-1]) for entry in shown]
-        draw_structures(bottom, panels, shown[0].target, image=problem.name == "digits")
+        draw_structures(bottom, panels, reference.structure, image=problem.name == "digits")
     return save_figure(figure, path)
 
 

@@ -102,22 +102,22 @@ def ctrl_c():
 @pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_at_any_moment(tmp_path):
     """Signals at random moments, each of which ends the run: the pieces make up the whole."""
-    method = RAMDA(PROBLEM.regularizer, solver="proximal_gradient")
-    whole = go(method, steps=400, measure_every=3)
+    method, steps = METHODS["RAMDA"], 2000
+    whole = go(method, steps=steps, measure_every=3)
     path, interrupted, rng = tmp_path / "run.npz", 0, np.random.default_rng(0)
     for _ in range(1000):
-        timer = threading.Timer(float(rng.uniform(0.002, 0.03)), os.kill, (os.getpid(), signal.SIGINT))
+        timer = threading.Timer(float(rng.uniform(0.005, 0.03)), os.kill, (os.getpid(), signal.SIGINT))
         try:
             try:
                 timer.start()
-                result = go(method, steps=400, measure_every=3, checkpoint=path, checkpoint_every=7)
+                result = go(method, steps=steps, measure_every=3, checkpoint=path)
             finally:
                 timer.cancel()
                 timer.join()
             break
         except KeyboardInterrupt:
             interrupted += 1
-    assert interrupted >= 5
+    assert interrupted >= 3
     assert_same(result, whole)
 
 

@@ -147,6 +147,7 @@ def test_ctrl_c_waits_for_the_step_under_way(tmp_path):
     assert events == [1, 2, 3]
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_is_left_to_others(tmp_path):
     """Another handler stays in charge, and threads do not touch handlers."""
     mine = signal.signal(signal.SIGINT, lambda number, frame: None)

@@ -31,6 +31,8 @@ def group_lasso_minimizer(
 ) -> Array:
     """argmin_x 1/2 <x, diag x> - <b, x> + sum_g threshold_g ||x_g||, for float64 ``b`` and ``diag`` > 0.
 
+    Squares of ``b`` must stay in float64's range: sizes from 1e-150 to 1e150, which all float32 data have.
+
     Raises
     ------
     RuntimeError

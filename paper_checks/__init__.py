@@ -6,7 +6,7 @@ import importlib
 
 from paper_checks.check import Check
 
-MODULES: tuple[str, ...] = ("theorem_1", "theorem_4")
+MODULES: tuple[str, ...] = ("theorem_1", "theorem_4", "table_1", "table_2")
 """One module per claim, in the paper's order; each has a tuple ``CHECKS``."""
 
 

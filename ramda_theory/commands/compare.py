@@ -64,7 +64,7 @@ def compare(
     if not seeds or not weights:
         raise ValueError("seeds and weights must not be empty")
     base = TrainSettings(model=model, epochs=epochs, seed=seeds[0])
-    grid = [replace(base, optimizer=name, weight=weight) for name in REGULARIZED for weight in weights]
+    grid = [replace(base, optimizer=name, weight=weight, lr=None) for name in REGULARIZED for weight in weights]
     plain = [replace(base, optimizer=name, weight=0.0, lr=None) for name in UNREGULARIZED]
     first = run_all(grid, out, jobs, progress, "tuning")
     chosen = {name: tuned([result for result in first if result.settings.optimizer == name]) for name in REGULARIZED}

@@ -119,6 +119,15 @@ def test_a_learning_rate_beyond_reason_is_reported(name, lr, tmp_path):
         assert np.isfinite(result.state.w).all()
 
 
+def test_an_objective_beyond_float64_is_divergence():
+    """Iterates of 1e199 are finite, their squares are not."""
+    method, schedule = ProxSGD(L1(0.1)), Schedule(1e200)
+    assert np.isfinite(go(method, 1, schedule=schedule, measure_every=0).state.w).all()
+    with pytest.raises(Diverged, match="step 1 gave NaN or Inf") as caught:
+        go(method, 1, schedule=schedule, measure_every=1)
+    assert len(caught.value.record.structures_hat) == len(caught.value.record.metrics) == 0
+
+
 def test_diverging_gradient_steps_end_in_diverged():
     with pytest.raises(Diverged, match="learning rate is too large"):
         go(ProxSGD(L1(0.1)), steps=2000, schedule=Schedule(1e3), measure_every=0)

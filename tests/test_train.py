@@ -1,0 +1,154 @@
+"""Training the digits networks: settings, resuming to the same weights, the comparison."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from ramda_theory.cli import main
+from ramda_theory.commands import compare as comparing
+from ramda_theory.commands.compare import compare, tuned
+from ramda_theory.commands.network import digit_splits, network
+from ramda_theory.commands.train import OPTIMIZERS, UNREGULARIZED, Session, TrainResult, TrainSettings, train
+
+SMALL = {"model": "mlp", "epochs": 4, "milestones": (2, 3)}
+
+
+def weights_of(folder):
+    return torch.load(folder / "checkpoint.pt", weights_only=True)["model"]
+
+
+def test_the_split_holds_every_sample_once_and_every_digit_in_proportion():
+    splits = digit_splits()
+    assert sum(len(split.digits) for split in splits.values()) == 1797
+    together = torch.cat([split.images.flatten(1) for split in splits.values()])
+    pixels = together.double() @ torch.arange(1, 65, dtype=torch.float64)
+    from sklearn.datasets import load_digits
+
+    original = load_digits().data / 16.0 @ np.arange(1, 65)
+    assert np.allclose(np.sort(pixels.numpy()), np.sort(original))
+    for split in splits.values():
+        shares = torch.bincount(split.digits).double() / len(split.digits)
+        assert shares.min() > 0.09
+        assert shares.max() < 0.11
+
+
+def test_a_seed_makes_a_network_and_leaves_the_global_generator_alone():
+    torch.manual_seed(3)
+    before = torch.random.get_rng_state()
+    first, second, other = network("cnn", 1), network("cnn", 1), network("cnn", 2)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert torch.equal(first[0].weight, second[0].weight)
+    assert not torch.equal(first[0].weight, other[0].weight)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_trains_and_says_what_it_left(optimizer, tmp_path):
+    settings = TrainSettings(optimizer, weight=1e-4, **SMALL)
+    result = train(settings, out=tmp_path)
+    assert result.history[-1]["loss"] < result.history[0]["loss"]
+    assert settings.lr == OPTIMIZERS[optimizer]
+    written = json.loads((tmp_path / "train.json").read_text())
+    assert written["history"] == result.history
+    assert (tmp_path / "train.png").stat().st_size > 10_000
+    assert ("sparsity" in result.final) == (optimizer not in UNREGULARIZED)
+
+
+@pytest.mark.parametrize("optimizer", ["RAMDA", "RMDA", "ProxAdamW"])
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_interrupted_and_resumed_ends_at_the_same_weights(optimizer, stop, tmp_path, monkeypatch):
+    settings = TrainSettings(optimizer, weight=1e-4, memory=5 if optimizer != "ProxAdamW" else 0, **SMALL)
+    whole = train(settings, out=tmp_path / "whole")
+    epoch = Session.epoch
+
+    def interrupted(session):
+        if len(session.history) == stop:
+            raise KeyboardInterrupt
+        epoch(session)
+
+    monkeypatch.setattr(Session, "epoch", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, out=tmp_path / "cut")
+    monkeypatch.setattr(Session, "epoch", epoch)
+    resumed = train(settings, out=tmp_path / "cut", resume=True)
+    for name, weight in weights_of(tmp_path / "whole").items():
+        assert torch.equal(weight, weights_of(tmp_path / "cut")[name]), name
+    timeless = [{k: v for k, v in row.items() if k != "seconds"} for row in whole.history]
+    assert [{k: v for k, v in row.items() if k != "seconds"} for row in resumed.history] == timeless
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    train(TrainSettings(weight=1e-4, **SMALL), out=tmp_path)
+    with pytest.raises(ValueError, match=r"weight is 0\.0001, not 0\.001"):
+        train(TrainSettings(weight=1e-3, **SMALL), out=tmp_path, resume=True)
+    with pytest.raises(ValueError, match="nothing to resume"):
+        train(TrainSettings(weight=1e-4, **SMALL), out=tmp_path / "elsewhere", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"optimizer": "Adam"}, "optimizer must be one of"),
+        ({"model": "vit"}, "model must be one of"),
+        ({"weight": -1.0}, "weight"),
+        ({"epochs": 0}, "epochs"),
+        ({"batch": 0}, "batch"),
+        ({"lr": 0.0}, "lr"),
+        ({"seed": -1}, "seed"),
+    ],
+)
+def test_wrong_settings_are_named(wrong, says):
+    with pytest.raises(ValueError, match=says):
+        TrainSettings(**wrong)
+
+
+def test_the_command_line_refuses_in_one_line(tmp_path, capsys):
+    for arguments in (["--optimizer", "Adam"], ["--batch", "5000"], ["--momentum", "1.5"], ["--resume"]):
+        assert main(["train", "--out", str(tmp_path), *arguments]) == 2
+        message = capsys.readouterr().err
+        assert message.startswith("ramda-theory train: ")
+        assert message.count("\n") == 1
+
+
+def test_compare_gives_each_optimizer_its_own_learning_rate_and_repeats_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(comparing, "ProcessPoolExecutor", Inline)
+    rows = compare(model="mlp", seeds=(0, 1), epochs=2, weights=(1e-5, 1e-4), out=tmp_path)
+    assert [row["optimizer"] for row in rows] == ["RAMDA", "RMDA", "ProxSGD", "ProxAdamW", *UNREGULARIZED]
+    for row in rows:
+        assert [run["settings"]["seed"] for run in row["runs"]] == [0, 1]
+        assert all(run["settings"]["lr"] == OPTIMIZERS[row["optimizer"]] for run in row["runs"])
+        accuracies = [run["final"]["test"] for run in row["runs"]]
+        assert row["test"]["mean"] == pytest.approx(np.mean(accuracies))
+        assert row["test"]["std"] == pytest.approx(np.std(accuracies, ddof=1))
+    monkeypatch.setattr(comparing, "train", None)
+    again = compare(model="mlp", seeds=(0, 1), epochs=2, weights=(1e-5, 1e-4), out=tmp_path)
+    assert json.loads(json.dumps(again)) == json.loads(json.dumps(rows))
+
+
+def test_the_sparsest_weight_within_a_point_of_the_best_is_chosen():
+    def result(weight, validation, sparsity):
+        settings = TrainSettings(weight=weight)
+        return TrainResult(settings, final={"validation": validation, "sparsity": sparsity})
+
+    results = [result(1e-5, 0.97, 0.1), result(1e-4, 0.965, 0.5), result(1e-3, 0.9, 1.0)]
+    assert tuned(results).weight == 1e-4
+
+
+class Inline:
+    """An executor that runs everything here and now."""
+
+    def __init__(self, *arguments, **options):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        return None
+
+    def map(self, function, *iterables):
+        return map(function, *iterables)
+
+    def shutdown(self, **options):
+        pass

@@ -261,6 +261,10 @@ class StructuredOptimizer(Optimizer):
                     self.state[parameter][key] = number
                 elif torch.is_tensor(value):
                     self.state[parameter][key] = value.to(parameter.device, wide)
+            if parameter.dtype == wide:
+                self.state[parameter].pop("w", None)  # saved from a half-precision model
+            elif self.state[parameter]:
+                self.state[parameter].setdefault("w", parameter.detach().to(wide))
 
     # -- structured points ------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Sharded and parallel training gives what one process gives: DTensor, FSDP2, DDP, checkpoints from 2 to 3 processes."""
+"""Sharded and parallel training gives what one process gives, also from a checkpoint of another number of them."""
 
 import processes
 import pytest

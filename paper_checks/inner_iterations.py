@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cache
 from itertools import islice
 from typing import Any
@@ -33,7 +33,7 @@ def residuals(problem: Subproblem, start: np.ndarray) -> Iterator[float]:
     return (residual for _, residual in steps(problem, start))
 
 
-def first_hits(residuals: Iterator[float], tolerances: Sequence[float], limit: int) -> np.ndarray:
+def first_hits(residuals: Iterator[float], tolerances: np.ndarray, limit: int) -> np.ndarray:
     """The first iteration at which the residual is within each of the decreasing ``tolerances``; ``limit`` if none."""
     hits: list[int] = []
     for iteration, residual in enumerate(islice(residuals, limit), start=1):
@@ -45,7 +45,7 @@ def first_hits(residuals: Iterator[float], tolerances: Sequence[float], limit: i
 
 
 def grouped_hits(
-    problem: Subproblem, start: np.ndarray, tolerances: Sequence[float], limit: int, step: str = "global"
+    problem: Subproblem, start: np.ndarray, tolerances: np.ndarray, limit: int, step: str = "global"
 ) -> np.ndarray:
     """`first_hits` for l1 and group LASSO in a compiled loop, which makes 1e7 iterations affordable."""
     psi, alpha = problem.regularizer, problem.weight_sum

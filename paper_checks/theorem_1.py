@@ -41,7 +41,7 @@ MARKS = "osD^v*"
 
 def slopes(instance: Any, conditions: Any, nuclear_conditions: Any, long_run: int) -> list[dict[str, Any]]:
     """Measured and predicted slopes of an instance family; by `slope_by_decay` where a nuclear norm run is too long."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, psi in CONVEX.items():
         for form in FORMS:
             for condition in nuclear_conditions if psi is NUCLEAR else conditions:
@@ -246,7 +246,7 @@ def step_sizes(quick: bool) -> Outcome:
     Reference: Huang & Lee, arXiv:2403.14398, Section 4; Nesterov (2004), Introductory Lectures on Convex Optimization.
     Failure would mean: the ways out of ill-conditioning do not deliver.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for condition in (1e2, 1e4) if quick else (1e2, 1e4, 1e6):
         inside = math.sqrt(condition)
         for kind in ("random", "slow"):
@@ -326,7 +326,8 @@ def nonconvex(quick: bool) -> Outcome:
     psi = NONCONVEX["MCP"]
     assert isinstance(psi, MCP)
     instances |= {f"MCP, nearly flat, seed {seed}": nearly_flat(psi, seed) for seed in ((0,) if quick else (0, 1, 2))}
-    rows, curves = [], {}
+    rows: list[dict[str, Any]] = []
+    curves: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     for name, (problem, start) in instances.items():
         tolerances = next(residuals(problem, start)) * 10.0 ** -np.arange(0.5, 4.6, 0.5)
         hits = first_hits(residuals(problem, start), tolerances, NONCONVEX_LIMIT)

@@ -43,6 +43,11 @@ class Path:
         return running_mean(self.distance_sq)
 
 
+def always(b: float) -> Callable[[int], float]:
+    """The same batch size at every step."""
+    return lambda t: b
+
+
 def running_mean(values: np.ndarray) -> np.ndarray:
     """Mean of the first T values, T = 1, 2, ..."""
     return np.cumsum(values) / np.arange(1, len(values) + 1)
@@ -125,7 +130,7 @@ def batches(quick: bool) -> Outcome:
     steps, seeds = (400, 1) if quick else (2000, 2)
     constant = (1, 16, 64) if quick else (1, 4, 16, 64, 256)
     plan: dict[str, tuple[Problem, Callable[[int], float] | None]] = {
-        f"b = {b}": (lasso(), lambda t, b=b: b) for b in constant
+        f"b = {b}": (lasso(), always(b)) for b in constant
     }
     plan |= {"b = t": (lasso(), float), "full gradient": (lasso(), None), "teacher, full gradient": (teacher(), None)}
     averages, shares = {}, {}

@@ -32,6 +32,8 @@ SWEEPS = 8
 """Passes for the moments at most; what is left then is solved group by group."""
 FEW = index(32)
 """As soon as no more than one group in this many is open, those are solved one by one."""
+ROUNDING = 1e-6
+"""Relative error of sums in float32, generously."""
 MAX_UPDATES = 15
 """Newton updates for one group at most; 11 are the most ever seen."""
 
@@ -91,21 +93,26 @@ def next_norm(rho, lam, s0, s1, s2, s3, s4, largest):
     Then N(rho + delta)^2 = s_0 E (1 + z u)^-2 / e^2 with z = delta / e.
     """
     if not (s0 < np.inf and s1 > 0.0 and s4 < np.inf):
-        return 0.0, s0 == 0.0
+        return 0.0, s0 == 0.0 and rho == 0.0
     mean = s1 / s0
     v2 = max(s2 / s0 - mean * mean, 0.0)
     v3 = s3 / s0 - mean * (3.0 * s2 / s0 - 2.0 * mean * mean)
     v4 = max(s4 / s0 - mean * (4.0 * s3 / s0 - mean * (6.0 * s2 / s0 - 3.0 * mean * mean)), v2 * v2)
-    high = largest / (rho * largest + lam) - mean
+    high = max(largest / (rho * largest + lam) - mean, 0.0)
+    # Differences of sums that are right to float32.
+    v4 += ROUNDING * mean**4
+    high += ROUNDING * mean
     norm = np.sqrt(s0)
 
     # The group is zero where N(0) <= 1.  What is too close to that is left to float64.
+    near_threshold = False
     e = 1.0 - rho * mean
-    value, error = mean_square(-rho / e, v2, v3, v4, mean, high)
-    at_zero = norm * np.sqrt(value) / e
-    if at_zero * (1.0 + error) < 1.0 - 1e-5:
-        return 0.0, True
-    near_threshold = error < 0.1 and at_zero < 1.0 + 1e-5
+    if e > 0.05:
+        value, error = mean_square(-rho / e, v2, v3, v4, mean, high)
+        at_zero = norm * np.sqrt(value) / e
+        if at_zero * (1.0 + error) < 1.0 - 1e-5:
+            return 0.0, True
+        near_threshold = error < 0.1 and at_zero < 1.0 + 1e-5
 
     # N(rho + delta) = 1: iterate e = sqrt(s_0 E (1 + z u)^-2).
     e, change = norm, norm

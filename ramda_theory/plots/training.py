@@ -67,15 +67,17 @@ def plot_comparison(tuning: Sequence[TrainResult], rows: Sequence[dict[str, Any]
             final_axes.axhline(
                 level, color="#777777", linewidth=0.8, linestyle=DASHES[index + 1], label=row["optimizer"]
             )
-        floor = min(run["final"]["test"] for row in rows for run in row["runs"])
-        grid_axes.set(
-            xlabel="weighted group sparsity",
-            ylabel="validation accuracy",
-            title="All weights, one seed",
-            xlim=(-0.02, 1.02),
+        tops = [result.final["validation"] for result in tuning]
+        grid_axes.set(xlabel="weighted group sparsity", ylabel="validation accuracy", title="All weights, one seed")
+        grid_axes.set(xlim=(-0.02, 1.02), ylim=(max(tops) - 0.06, max(tops) + 0.005))
+        lost = sum(top < max(tops) - 0.06 for top in tops)
+        grid_axes.text(
+            0.98, 0.03, f"{lost} weights too large: below the axis", ha="right", transform=grid_axes.transAxes
         )
-        grid_axes.legend(loc="lower left")
+        finals = [run["final"]["test"] for row in rows for run in row["runs"]]
         final_axes.set(xlabel="weighted group sparsity", ylabel="test accuracy", title="Tuned weight, all seeds")
-        final_axes.set(xlim=(-0.02, 1.02), ylim=(floor - 0.01, 1.002))
-        final_axes.legend(loc="lower left", title="no regularizer (mean)")
+        final_axes.set(xlim=(-0.02, 1.02), ylim=(min(finals) - 0.005, 1.0))
+        handles, labels = grid_axes.get_legend_handles_labels()
+        more = final_axes.get_legend_handles_labels()
+        figure.legend(handles + more[0], labels + more[1], loc="outside lower center", ncols=4)
     return save_figure(figure, path)

@@ -27,6 +27,8 @@ def namespace(**arrays: Array) -> ModuleType:
     if all(type(array) is np.ndarray and array.dtype.kind == "f" for array in arrays.values()):
         return np
     for name, array in arrays.items():
+        if isinstance(array, np.ma.MaskedArray):
+            raise TypeError(f"{name} must be a plain array, got a masked one")
         if type(array).__module__.startswith("scipy.sparse") or getattr(array, "is_sparse", False):
             raise TypeError(f"{name} must be dense, got a sparse {type(array).__name__}")
         if is_torch_array(array) and str(array.layout) != "torch.strided":

@@ -392,3 +392,17 @@ def test_a_solver_that_claims_too_much_is_found_out(psi, tmp_path, capsys, monke
     monkeypatch.setattr(validate, "SPREADS", (4.0,))
     assert main(["validate", "--quick", "--out", str(tmp_path)]) == 1
     assert "FALSE CLAIM: exact on " in capsys.readouterr().out
+
+
+def test_converge_draws_runs_that_end_at_an_optimum_of_zero(tmp_path):
+    arguments = ["converge", "--problem", "lasso", "--weight", "1e3", "--epochs", "2", "--methods", "RMDA", "RAMDA"]
+    assert main([*arguments, "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "converge.png").stat().st_size > 10_000
+
+
+def test_converge_names_the_method_that_diverges(tmp_path, capsys):
+    arguments = ["converge", "--problem", "lasso", "--epochs", "40", "--methods", "RMDA:lr=1e200"]
+    assert main([*arguments, "--out", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("ramda-theory converge: RMDA, lr 1e+200")
+    assert message.count("\n") == 1

@@ -113,17 +113,20 @@ def converge(
         method, schedule = setting.build(problem, per_epoch)
         gradients = FullGradient() if setting.method in DETERMINISTIC else oracle
         description = describe(problem, method, schedule, gradients)
-        result = run(
-            problem,
-            method,
-            schedule,
-            steps,
-            gradients=gradients,
-            measure_every=max(1, steps // POINTS),
-            checkpoint=None if out is None else checkpoint_path(out, description, steps),
-            progress=f"{setting.method} {setting.short_label}" if progress else False,
-        )
-        finished.append(ConvergeRun(setting, result.record, reference))
+        try:
+            record = run(
+                problem,
+                method,
+                schedule,
+                steps,
+                gradients=gradients,
+                measure_every=max(1, steps // POINTS),
+                checkpoint=None if out is None else checkpoint_path(out, description, steps),
+                progress=f"{setting.method} {setting.short_label}" if progress else False,
+            ).record
+        except ArithmeticError as error:
+            raise ArithmeticError(f"{setting.method}, {setting.label}: {error}") from error
+        finished.append(ConvergeRun(setting, record, reference))
         if out is not None:
             write_json(Path(out) / "converge.json", [entry.to_dict() for entry in finished])
     if out is not None:

@@ -213,7 +213,12 @@ class StructuredOptimizer(Optimizer):
         Raises
         ------
         ValueError
-            If the groups do not match, or a state tensor does not have its parameter's shape; nothing has changed then.
+            If the groups do not match, the state is another optimizer's, or a state tensor does not have its
+            parameter's shape; nothing has changed then.
+
+        Notes
+        -----
+        Options that the saved groups lack (those of an older version) stay as they are; so does the regularizer.
         """
         saved: dict[str, Any] = {}
 
@@ -221,6 +226,11 @@ class StructuredOptimizer(Optimizer):
             groups = [
                 {key: from_plain(key, value) for key, value in group.items()} for group in state_dict["param_groups"]
             ]
+            if len(groups) == len(self.param_groups):  # otherwise torch refuses
+                groups = [
+                    {key: own[key] for key in self._checks if key in own} | group
+                    for own, group in zip(self.param_groups, groups, strict=True)
+                ]
             saved.update(state_dict, param_groups=groups)
             self._check_shapes(saved)
             return dict(saved)
@@ -242,6 +252,8 @@ class StructuredOptimizer(Optimizer):
 
     def _check_shapes(self, saved: dict[str, Any]) -> None:
         for _, parameter, state in self._saved_state(saved):
+            if state and (missing := [key for key in self._state_keys if key not in state]):
+                raise ValueError(f"loaded state is not of {type(self).__name__}: it lacks {', '.join(missing)}")
             for key, value in state.items():
                 own_shape = key in self._scalar_keys or key == "norms"
                 if torch.is_tensor(value) and not own_shape and value.shape != parameter.shape:

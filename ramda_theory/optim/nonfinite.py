@@ -36,7 +36,11 @@ def nonfinite_parameters(param_groups: Sequence[dict[str, Any]]) -> str:
     names = []
     for g, group in enumerate(param_groups):
         for i, parameter in enumerate(group["params"]):
-            if parameter.grad is not None and bool(~local(parameter.grad).double().square().sum().isfinite()):
+            if parameter.grad is None:
+                continue
+            piece = local(parameter.grad)
+            size = torch.linalg.vector_norm(piece, dtype=torch.promote_types(piece.dtype, torch.float32))
+            if not bool(size.isfinite()):
                 names.append(group["param_names"][i] if "param_names" in group else f"{i} of group {g}")
     if not names:
         return "on another process"

@@ -54,9 +54,10 @@ def draw_error_terms(axes, entry: ConvergeRun) -> None:
         values = np.where(metrics[name] > 0, metrics[name], np.nan)
         axes.loglog(metrics["step"], values, label=label, linewidth=1.3, **line_style(index))
     # Exact solutions leave a residual at rounding level, far below: keep the axis to the terms that matter.
-    floor = min(np.nanmin(np.where(metrics[name] > 0, metrics[name], np.nan)) for name in list(terms)[:3])
-    residual = metrics["subproblem_error"]
-    lowest = floor if np.nanmax(residual) < 1e-6 * floor else max(1e-6 * floor, float(np.nanmin(residual)))
+    positive = np.concatenate([metrics[name][metrics[name] > 0] for name in list(terms)[:3]])
+    floor = float(positive.min(initial=1.0))
+    residual = metrics["subproblem_error"][np.isfinite(metrics["subproblem_error"])]
+    lowest = floor if residual.max(initial=0.0) < 1e-6 * floor else max(1e-6 * floor, float(residual.min()))
     words = entry.setting.short_label.split(", ")
     lines = [", ".join(words[:2]), *([", ".join(words[2:])] if words[2:] else [])]
     axes.set(xlabel="iteration", title="\n".join([entry.setting.method, *lines]), ylim=(0.3 * lowest, None))

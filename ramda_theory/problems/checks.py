@@ -46,6 +46,8 @@ def vector(name: str, value: Any, length: int, why: str) -> np.ndarray:
 
 def _finite(name: str, value: Any, ndim: int) -> np.ndarray:
     kind = "matrix" if ndim == 2 else "vector"
+    if np.iscomplexobj(value):
+        raise TypeError(f"{name} must be a {kind} of real numbers, got complex ones")
     try:
         array = np.array(value, dtype=np.float64, order="C")
     except (TypeError, ValueError) as error:

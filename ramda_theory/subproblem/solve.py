@@ -85,7 +85,7 @@ def choose(subproblem: Subproblem, method: str | Solver | None) -> Solver:
         if regularizer.has_metric_prox(subproblem.metric, subproblem.weight_sum):
             return SOLVERS["exact"]
         return SOLVERS["accelerated" if regularizer.convex else "proximal_gradient"]
-    if callable(method):
+    if callable(method) and not isinstance(method, type):
         return method
     if method not in SOLVERS:
         raise ValueError(f"method must be one of {sorted(SOLVERS)} or a solver, got {method!r}")

@@ -1,8 +1,9 @@
 """Theorem 3 for a nonconvex psi (MCP): the subproblem itself becomes nonconvex, and with it the structure is lost.
 
 With P_t/alpha_t -> 0, (22), the term that makes (4) convex vanishes, while MCP keeps its curvature -1/gamma.  An entry
-on the curved branch of the planted solution minimises (4) only while gamma P_i/alpha_t >= 1, and an entry at zero with
-gradient v_i only while gamma P_i/alpha_t >= (v_i/lambda)^2 (the flat branch is lower otherwise).
+on the curved branch of the planted solution minimises (4) only while gamma P_i/alpha_t >= 1.  An entry at zero with
+gradient v_i does so only while gamma P_i/alpha_t >= (v_i/lambda)^2 (the flat branch is lower otherwise), and an entry
+w_i on the flat branch only while gamma P_i/alpha_t >= (gamma lambda/w_i)^2 (zero is lower otherwise).
 
 Quick runs take 4 seeds instead of 20.
 """
@@ -40,25 +41,35 @@ def seeds(quick: bool) -> range:
 
 @dataclass(frozen=True)
 class Followed:
-    """A run: its structure errors, and the first steps at which curved or zero entries no longer minimise (4).
+    """A run: its structure errors, and the first steps at which curved, or zero or flat, entries do not minimise (4).
 
-    The second is predicted with V/alpha = grad f(w*); a step beyond the run means never.
+    The latter is predicted with V/alpha = grad f(w*) and What = w*; a step beyond the run means never.
     """
 
     wrong: np.ndarray
     curved_lost: int
-    zero_lost: int
+    other_lost: int
 
     @property
     def predicted(self) -> int:
         """The first step at which the planted structure does not minimise (4)."""
-        return min(self.curved_lost, self.zero_lost)
+        return min(self.curved_lost, self.other_lost)
 
     @property
     def last_right(self) -> int:
         """The last step with the planted structure, 0 if there is none."""
         right = np.flatnonzero(self.wrong == 0)
         return int(right[-1]) + 1 if len(right) else 0
+
+
+def least_convexity(problem: Problem) -> np.ndarray:
+    """The smallest gamma P_i/alpha at which each entry of the planted solution minimises (4)."""
+    psi, solution = problem.regularizer, problem.solution()
+    assert isinstance(psi, MCP) and isinstance(solution.structure, SignPattern)
+    branch, breakpoint = np.abs(solution.structure.pattern), psi.gamma * psi.weight
+    at_zero = (problem.gradient(solution.point) / psi.weight) ** 2
+    on_flat = (breakpoint / np.where(branch == 2, solution.point, breakpoint)) ** 2
+    return np.where(branch == 0, at_zero, np.where(branch == 1, 1.0, on_flat))
 
 
 @cache
@@ -69,20 +80,20 @@ def followed(seed: int) -> Followed:
     assert isinstance(psi, MCP)
     structure = solution.structure
     assert isinstance(structure, SignPattern)
-    pattern = structure.pattern
-    ratios = (problem.gradient(solution.point) / psi.weight) ** 2
+    on_curve, least = np.abs(structure.pattern) == 1, least_convexity(problem)
     method, schedule, gradients = RAMDA(psi), convergent(), NoisyGradient(SIGMA, seed)
     state, wrong = method.init(problem.initial), []
     curved: list[bool] = []
-    zero: list[bool] = []
+    other: list[bool] = []
     for t in range(1, STEPS + 1):
         state, _ = method.step(state, gradients(problem, state.query, t), schedule.at(t))
         wrong.append(psi.structure(state.w_hat).distance(structure))
         assert state.metric is not None
         convexity = psi.gamma * state.metric / state.weight_sum
-        curved.append(bool(np.any(convexity[np.abs(pattern) == 1] < 1)))
-        zero.append(bool(np.any((convexity < ratios)[pattern == 0])))
-    first = [int(np.argmax([*lost, True])) + 1 for lost in (curved, zero)]
+        lost = convexity < least
+        curved.append(bool(np.any(lost[on_curve])))
+        other.append(bool(np.any(lost[~on_curve])))
+    first = [int(np.argmax([*flags, True])) + 1 for flags in (curved, other)]
     return Followed(np.array(wrong), *first)
 
 
@@ -132,7 +143,8 @@ def nonconvex(quick: bool) -> Outcome:
 
 @check(
     "theorem_3_mcp_loss",
-    claim="The structure is lost when gamma P_i/alpha_t < 1 on the curved branch or < (v_i/lambda)^2 at zero (ours)",
+    claim="The structure is lost when gamma P_i/alpha_t < 1 on the curved branch, or when an entry at zero or on the "
+    "flat branch is no longer the lowest choice (ours)",
     kind="tight",
     criterion="no run is right once the former has happened, and the median of last right step / first of the two "
     "(where the run contains it) is within 10 % of 1",
@@ -155,8 +167,8 @@ def loss(quick: bool) -> Outcome:
         axes = figure.subplots()
         line = [0.9 * min(run.predicted for run in judged), 1.1 * max(run.predicted for run in judged)]
         axes.plot(line, line, color="#8c8c8c", linewidth=1, label="equal")
-        for index, (label, first) in enumerate((("curved entry first", True), ("zero entry first", False))):
-            own = [run for run in judged if (run.curved_lost <= run.zero_lost) == first]
+        for index, (label, first) in enumerate((("curved entry first", True), ("zero or flat entry first", False))):
+            own = [run for run in judged if (run.curved_lost <= run.other_lost) == first]
             x, y = [run.predicted for run in own], [run.last_right for run in own]
             axes.plot(x, y, "o^"[index], color=COLOURS[index], markersize=4, label=label)
         axes.set(

@@ -1,7 +1,5 @@
 """Reference solutions: planted ones are exact, computed ones agree with known facts and with CVXPY."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -135,9 +133,7 @@ def test_search_from_the_start_finds_the_planted_solution(name, seed):
 )
 def test_digits_optimum(weight, pixels, ratio, smallest):
     problem = digits(weight)
-    begin = time.perf_counter()
     solution = problem.solution()
-    assert time.perf_counter() - begin < 5.0
     assert solution.certified and problem.stationarity(solution.point) <= 1e-10
     norms = np.linalg.norm(solution.point, axis=1)
     assert solution.structure.count == np.count_nonzero(norms) == pixels

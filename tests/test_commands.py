@@ -130,6 +130,14 @@ def test_a_diverging_run_is_reported_beside_the_others(tmp_path, capsys):
     assert main([*arguments, "--methods", "ProxSGD:lr=1e5", "RAMDA:lr=0.02"]) == 0  # again from the checkpoints
 
 
+def test_a_diverged_run_has_found_nothing():
+    """Whatever structure it happened to have when it ended."""
+    entry, _ = small(quick=True)
+    assert entry.w_hat.time is not None and entry.gap is not None
+    lost = replace(entry, diverged=True)
+    assert (lost.w_hat.time, lost.w_hat.held_for, lost.gap) == (None, 0, None)
+
+
 def test_a_run_that_diverges_in_its_first_step_is_an_error(tmp_path, monkeypatch, capsys):
     """There is nothing to report of it."""
     monkeypatch.setattr(SampledGradient, "__call__", lambda self, problem, w, t: np.full(w.shape, np.inf))

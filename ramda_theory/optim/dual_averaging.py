@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ramda_theory.optim.base import StructuredOptimizer
-from ramda_theory.optim.lists import assign, scalar, still
+from ramda_theory.optim.lists import assign, may_look, scalar, still
 from ramda_theory.optim.sharding import local
 
 
@@ -26,6 +26,12 @@ class DualAveraging(StructuredOptimizer):
     def _structured_piece(self, group: dict[str, Any], parameter: Tensor) -> Tensor | None:
         state = self.state[parameter]
         return self._point(group, parameter, state) if state["weight_sum"] > 0 else None
+
+    @staticmethod
+    def _numbers(group: dict[str, Any], state: dict[str, Tensor]) -> tuple[Tensor | float, Tensor | float]:
+        """t and alpha as the step has them, so that What has the same last bits: numbers, or tensors without axes."""
+        t, alpha = state["step"], scalar(state["weight_sum"])
+        return (t.item(), alpha.item()) if may_look(group, [t]) else (t, alpha)
 
     @torch.no_grad()
     def restart(self, memory: int = 0) -> None:

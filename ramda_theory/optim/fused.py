@@ -53,8 +53,9 @@ class Task(NamedTuple):
 
 
 class Report(NamedTuple):
-    """Passes over blocks of columns to find the norms, groups solved one by one, and groups on which that failed."""
+    """Blocks of columns, passes that found the norms there, groups solved one by one, groups on which that failed."""
 
+    blocks: int
     passes: int
     alone: int
     failed: int
@@ -219,7 +220,7 @@ def run(tasks: Sequence[Task]) -> Report:
     waiting = deque(batches)
 
     def work(take: Callable[[], tuple[int, int]]) -> np.ndarray:
-        report = np.zeros(3, dtype=np.int64)
+        report = np.zeros(4, dtype=np.int64)
         while True:
             try:
                 first, last = take()

@@ -299,17 +299,18 @@ def step_columns(a, n, norms, start, rows, stride, size, lam, scratch, report):
     still_open = np.empty(norms.size, np.uint64)
     few = max(index(norms.size) // FEW, ONE)
     count = ZERO
+    report[0] += 1
     for sweep in range(SWEEPS):
         spread(norms, size, scratch)
         column_moments(a, n, start, rows, stride, width, sweep == 0, scratch, totals)
         count = next_norms(norms, size, lam, scratch, totals, still_open)
-        report[0] += 1
+        report[1] += 1
         if count <= few:
             break
     for first in range(ZERO, count, few):
         chosen = still_open[first : min(first + few, count)]
-        report[1] += chosen.size
-        report[2] += exact_norms(norms, chosen, a, n, start, rows, stride, size, lam)
+        report[2] += chosen.size
+        report[3] += exact_norms(norms, chosen, a, n, start, rows, stride, size, lam)
     spread(norms, size, scratch)
     for i in range(rows):
         o = start + i * stride
@@ -370,8 +371,8 @@ def step_rows(a, n, norms, start, size, lam, report):
         rho, settled = next_norm(np.float64(norms[k]), lam, s0, s1, s2, s3, s4, largest)
         if not settled:
             rho = exact_norm(b, d, lam)
-            report[1] += 1
-            report[2] += rho < 0.0
+            report[2] += 1
+            report[3] += rho < 0.0
         norms[k] = rho if rho >= 0.0 else np.nan
         root = norms[k]
         for j in range(size):
@@ -430,8 +431,8 @@ def run(units, addresses, shapes, numbers, report):
         [i, :, k, :].
     numbers : float64 array, (tensors, 6)
         `Numbers` of every tensor.
-    report : int64 array, (3,)
-        Added to: passes for moments of columns, groups solved one by one, groups on which that failed.
+    report : int64 array, (4,)
+        Added to: blocks of columns, passes for their moments, groups solved one by one, groups on which that failed.
     """
     scratch = np.empty(8 * WIDTH, np.float32)
     for i in range(len(units)):

@@ -11,7 +11,7 @@ from torch.optim.optimizer import ParamsT
 
 from ramda_theory.optim import fused
 from ramda_theory.optim.dual_averaging import DualAveraging, advance, masked_advance, masked_average
-from ramda_theory.optim.lists import assign, chunks, gradients, may_look, pieces, read_weights, scalar, write_weights
+from ramda_theory.optim.lists import assign, chunks, gradients, may_look, pieces, read_weights, write_weights
 from ramda_theory.optim.options import COMMON, SOLVING, number, one_of
 from ramda_theory.optim.sharding import local
 from ramda_theory.optim.solving import Inexactness, Pieces, minimizer, solved
@@ -130,8 +130,9 @@ class RAMDA(DualAveraging):
 
     def _point(self, group: dict[str, Any], parameter: Tensor, state: dict[str, Tensor]) -> Tensor:
         metric = local(state["grad_sq_sum"]).pow(1 / 3).add_(group["eps"])
-        data = Pieces(local(state["anchor"]), local(state["grad_sum"]), metric, scalar(state["weight_sum"]))
-        return minimizer(data, parameter, local(state.get("w", parameter)), state["step"], group)
+        t, alpha = self._numbers(group, state)
+        data = Pieces(local(state["anchor"]), local(state["grad_sum"]), metric, alpha)
+        return minimizer(data, parameter, local(state.get("w", parameter)), t, group)
 
 
 def ramda(

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from ramda_theory.optim.dual_averaging import DualAveraging, advance, masked_advance, masked_average
-from ramda_theory.optim.lists import assign, chunks, gradients, may_look, pieces, read_weights, scalar, write_weights
+from ramda_theory.optim.lists import assign, chunks, gradients, may_look, pieces, read_weights, write_weights
 from ramda_theory.optim.options import COMMON, number
 from ramda_theory.optim.sharding import apply, local
 from ramda_theory.regularizers import Regularizer
@@ -69,9 +69,8 @@ class RMDA(DualAveraging):
         rmda(*lists, options=group, keep=keep)
 
     def _point(self, group: dict[str, Any], parameter: Tensor, state: dict[str, Tensor]) -> Tensor:
-        beta, alpha = state["step"].double().sqrt(), scalar(state["weight_sum"])
-        anchor, grad_sum = local(state["anchor"]), local(state["grad_sum"])
-        return proximal_point(anchor - grad_sum / beta.to(anchor.dtype), alpha / beta, parameter, group)
+        t, alpha = self._numbers(group, state)
+        return proximal_point(*forward(local(state["anchor"]), local(state["grad_sum"]), t, alpha), parameter, group)
 
 
 def rmda(
@@ -116,11 +115,9 @@ def _rmda(
     # V_t = V_{t-1} + s_t G_t
     torch._foreach_add_(v, g, alpha=-s if options["maximize"] else s)
     # What_t = prox_{(alpha_t/beta_t) psi}( W^0 - V_t/beta_t ),  beta_t = sqrt(t)
-    beta = math.sqrt(t)
-    forward = torch._foreach_add(pieces(anchors), v, alpha=-1.0 / beta)
     points = [
-        proximal_point(z, alpha / beta, parameter, options)
-        for z, alpha, parameter in zip(forward, alphas, params, strict=True)
+        proximal_point(*forward(anchor, piece, t, alpha), parameter, options)
+        for anchor, piece, alpha, parameter in zip(pieces(anchors), v, alphas, params, strict=True)
     ]
     # W_t = (1 - c) W_{t-1} + c What_t
     torch._foreach_lerp_(w, points, 1.0 - float(options["momentum"]))
@@ -146,12 +143,22 @@ def _masked_rmda(
     (g,), (w,) = gradients([grad], [parameter], [weight], keep), read_weights([parameter], [weight])
     v, s = local(grad_sum), s.to(w.dtype)
     v_next = v - s * g if options["maximize"] else v + s * g
-    beta = t.double().sqrt()
-    point = proximal_point(local(anchor) - v_next / beta.to(w.dtype), alpha / beta, parameter, options)
+    point = proximal_point(*forward(local(anchor), v_next, t, alpha), parameter, options)
     masked_average(w, point, options, keep)
     for target, value in ((v, v_next), (weight_sum, alpha), (step, t)):
         assign(target, value, keep)
     write_weights([parameter], [weight])
+
+
+def forward(
+    anchor: Tensor, grad_sum: Tensor, t: Tensor | float, weight_sum: Tensor | float
+) -> tuple[Tensor, Tensor | float]:
+    """W^0 - V / beta and alpha / beta, with beta = sqrt(t)."""
+    if not isinstance(t, Tensor):
+        beta = math.sqrt(t)
+        return torch.sub(anchor, grad_sum, alpha=1.0 / beta), weight_sum / beta
+    root = t.double().sqrt()
+    return anchor - grad_sum / root.to(anchor.dtype), weight_sum / root
 
 
 def proximal_point(z: Tensor, scale: Tensor | float, parameter: Tensor, options: dict[str, Any]) -> Tensor:

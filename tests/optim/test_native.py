@@ -488,7 +488,7 @@ def test_autograd_notices_that_the_weights_changed():
 
 
 def test_an_unsolved_equation_is_an_error(monkeypatch):
-    monkeypatch.setattr(fused, "run", lambda tasks: fused.Report(1, 1, 1))
+    monkeypatch.setattr(fused, "run", lambda tasks: fused.Report(1, 1, 1, 1))
     with pytest.raises(RuntimeError, match="not solved"):
         run(start((6, 5)), drawn_gradients((6, 5), 1.0, 1, 0), regularizer=GroupLasso(0.05), fused=True)
 

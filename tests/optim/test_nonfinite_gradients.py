@@ -44,7 +44,7 @@ def test_raise_changes_nothing_and_names_the_parameter(cls, bad):
     _, params, optimizer = prepared(cls, "raise", GroupLasso(0.5))
     before = snapshot(params, optimizer)
     params[1].grad[2, 3] = BAD[bad]
-    with pytest.raises(RuntimeError, match="non-finite gradient .* of parameter 0 of group 1; nothing was changed"):
+    with pytest.raises(RuntimeError, match=r"non-finite gradient .* of parameter 0 of group 1; nothing was changed"):
         optimizer.step()
     assert same(snapshot(params, optimizer), before)
 

@@ -61,7 +61,7 @@ def test_a_run_that_looks_is_the_run_that_does_not(cls):
 
 @pytest.mark.parametrize("cls", [ProxSGD, ProxAdamW])
 def test_without_averaging_what_is_the_weights(cls):
-    problem, parameter, optimizer = trained(cls)
+    _, parameter, optimizer = trained(cls)
     own = parameter.detach().clone()
     assert torch.equal(structured(optimizer, parameter), own)
     optimizer.adopt_structured_point()
@@ -91,7 +91,7 @@ def test_before_the_first_step_of_a_stage_what_is_w(cls, psi):
 @pytest.mark.parametrize("cls", DUAL)
 def test_after_a_restart_with_memory_what_follows_from_what_was_kept(cls):
     """argmin alpha psi + <V, w> + 1/2 <w - W, P (w - W)> with the kept averages: checked through its optimality."""
-    problem, parameter, optimizer = trained(cls)
+    _, parameter, optimizer = trained(cls)
     optimizer.restart(memory=50)
     state, w_hat = optimizer.state[parameter], structured(optimizer, parameter)
     metric = state["grad_sq_sum"].pow(1 / 3) + 1e-6 if cls is RAMDA else torch.full_like(w_hat, 50**0.5)

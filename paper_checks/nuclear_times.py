@@ -55,7 +55,9 @@ def plain(data: Subproblem, tolerance: float, max_iter: int) -> tuple[np.ndarray
     regularizer: Any = data.regularizer
     theta = 1.0 / float(data.metric.max())
     z = data.anchor
-    for iteration in range(1, max_iter + 1):
+    iteration = 0
+    while iteration < max_iter:
+        iteration += 1
         left, values, right = np.linalg.svd(z - theta * data.gradient(z), full_matrices=False)
         z_next = (left * np.maximum(values - theta * data.weight_sum * regularizer.weight, 0.0)) @ right
         s = (data.metric - 1.0 / theta) * (z_next - z)

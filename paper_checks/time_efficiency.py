@@ -10,7 +10,6 @@ time stands how well its step solves the subproblem: the largest min ||s_g|| ove
 from __future__ import annotations
 
 import argparse
-import math
 import statistics
 import sys
 from collections.abc import Sequence

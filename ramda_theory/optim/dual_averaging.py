@@ -31,7 +31,7 @@ class DualAveraging(StructuredOptimizer):
     def _numbers(group: dict[str, Any], state: dict[str, Tensor]) -> tuple[Tensor | float, Tensor | float]:
         """t and alpha as the step has them, so that What has the same last bits: numbers, or tensors without axes."""
         t, alpha = state["step"], scalar(state["weight_sum"])
-        return (t.item(), alpha.item()) if may_look(group, [t]) else (t, alpha)
+        return (float(t), float(alpha)) if may_look(group, [t]) else (t, alpha)
 
     @torch.no_grad()
     def restart(self, memory: int = 0) -> None:

@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from toy import CLASSES, NoisyQuadratic, structured, train
 from torch.optim import lr_scheduler
+from toy import CLASSES, NoisyQuadratic, structured, train
 
 from ramda_theory.optim import RAMDA, RMDA, ProxAdamW, ProxSGD, StageSchedule
 from ramda_theory.regularizers import GroupLasso

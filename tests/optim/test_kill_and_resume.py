@@ -10,7 +10,7 @@ import torch
 
 STEPS = 23
 DEATHS = {"7": 5, "save 3": 10, "18": 15}
-"""When the process dies (in every stage, and while a checkpoint is being written), and the step it then goes on from."""
+"""When the process dies (in every stage, and while a checkpoint is written), and the step it then goes on from."""
 
 
 def run(folder, die_at):

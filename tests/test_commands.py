@@ -75,7 +75,7 @@ def test_the_json_of_identify(tmp_path):
     assert (tmp_path / "identify.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 
-def test_names_of_methods_in_the_json_are_those_of_the_issue_table():
+def test_the_default_settings():
     """RAMDA, RMDA, ProxSGD and ProxAdamW are compared by default."""
     assert {setting.method for setting in SETTINGS} == {"RAMDA", "RMDA", "ProxSGD", "ProxAdamW"}
     assert len({(setting.method, setting.label) for setting in SETTINGS}) == len(SETTINGS)

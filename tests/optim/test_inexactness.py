@@ -96,7 +96,7 @@ def test_iterations_begin_at_the_weights(cls):
 def test_recording_changes_nothing(cls):
     """Bit for bit in float64, and for the nuclear norm; it is off until asked for and forgets when turned off."""
     for psi in (GroupLasso(0.5), SparseGroupLasso(0.5, 0.5), NuclearNorm(1.0)):
-        parameter, optimizer, _ = recorded(cls, psi, steps=5)
+        parameter, _, _ = recorded(cls, psi, steps=5)
         problem = NoisyQuadratic(steps=5)
         other = problem.parameter()
         plain = cls([other], lr=0.05, regularizer=psi)
@@ -161,7 +161,7 @@ def test_solvers_go_through_checkpoints():
     other.load_state_dict(saved)
     assert {key: other.param_groups[0][key] for key in options} == options
     saved["param_groups"][0]["solver"]["name"] = "Simplex"
-    with pytest.raises(ValueError, match="solver must be one of .*Simplex"):
+    with pytest.raises(ValueError, match=r"solver must be one of .*Simplex"):
         other.load_state_dict(saved)
     saved["param_groups"][0]["solver"] = None
     saved["param_groups"][0]["regularizer"]["weigth"] = 1.0

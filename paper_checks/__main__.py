@@ -17,6 +17,7 @@ from paper_checks import all_checks
 from paper_checks.check import Check
 from ramda_theory.commands.text import aligned
 from ramda_theory.files import write_atomically, write_json
+from ramda_theory.plots import record_figure
 
 README = Path(__file__).with_name("README.md")
 
@@ -28,7 +29,7 @@ def run_checks(checks: Sequence[Check], quick: bool, out: Path | None) -> list[d
         clock = time.perf_counter()
         try:
             outcome, files = item.run(quick, out)
-            verdict, measured, reason = outcome.verdict, outcome.measured, outcome.reason
+            verdict, measured, reason = outcome.verdict, plain(outcome.measured), outcome.reason
         except Exception as error:
             traceback.print_exc()
             verdict, measured, reason, files = "error", {}, f"{type(error).__name__}: {error}", []
@@ -37,7 +38,7 @@ def run_checks(checks: Sequence[Check], quick: bool, out: Path | None) -> list[d
                 "id": item.id,
                 "claim": item.claim,
                 "kind": item.kind,
-                "measured": plain(measured),
+                "measured": measured,
                 "criterion": item.criterion,
                 "verdict": verdict,
                 "expected": item.expected,
@@ -48,6 +49,14 @@ def run_checks(checks: Sequence[Check], quick: bool, out: Path | None) -> list[d
         )
         print(f"{item.id}: {verdict} ({results[-1]['seconds']} s)  {reason}", file=sys.stderr, flush=True)
         if out is not None:
+            for stem in dict.fromkeys(path.stem for path in files):
+                record_figure(
+                    out,
+                    stem,
+                    command=f"python -m paper_checks {item.id}" + (" --quick" if quick else ""),
+                    seeds=f"written in {item.measure.__module__.replace('.', '/')}.py",
+                    data=measured,
+                )
             write_json(out / "paper_checks.json", results)
     return results
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ramda_theory.plots import save_figure
+from ramda_theory.plots import save_both
 
 Kind = Literal["tight", "upper bound", "lower bound", "qualitative"]
 Verdict = Literal["holds", "fails", "not decided"]
@@ -70,7 +70,7 @@ class Check:
         files = []
         if out is not None:
             for stem, figure in outcome.figures.items():
-                files += [save_figure(figure, out / f"{stem}.{suffix}") for suffix in ("png", "pdf")]
+                files += save_both(figure, out / stem)
         return outcome, files
 
 

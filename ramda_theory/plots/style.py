@@ -51,6 +51,11 @@ def save_figure(figure, path: str | Path) -> Path:
         return write_atomically(path, lambda file: figure.savefig(file, format=kind, metadata=metadata))
 
 
+def save_both(figure, path: str | Path) -> list[Path]:
+    """Write a figure as ``path`` + ".png" and ``path`` + ".pdf"."""
+    return [save_figure(figure, f"{path}.{suffix}") for suffix in ("png", "pdf")]
+
+
 def line_style(index: int) -> dict[str, Any]:
     """Colour and dashes of the index-th curve."""
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)]}

@@ -27,7 +27,7 @@ def test_a_figure_takes_the_place_of_its_older_entry_only(tmp_path):
 @pytest.mark.parametrize("text", ["{", "3", "[1, 2]"])
 def test_a_strange_file_is_not_overwritten(text, tmp_path):
     (tmp_path / "figures.json").write_text(text)
-    with pytest.raises(ValueError, match="figures.json is not"):
+    with pytest.raises(ValueError, match=r"figures\.json is not"):
         record_figure(tmp_path, "a", command="c", seeds=[0], data="a.json")
     assert (tmp_path / "figures.json").read_text() == text
 

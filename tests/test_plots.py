@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from types import SimpleNamespace
 
 import numpy as np
@@ -10,9 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ramda_theory.commands.settings import Setting
+from ramda_theory.diagnostics import StructureTrace
+from ramda_theory.plots import draw_raster, draw_subproblem
 from ramda_theory.plots.identification import choose_shown, draw_structures, short_name, worst_in_bins
+from ramda_theory.plots.raster import wrong_shares
 from ramda_theory.plots.style import COLOURS, DASHES, line_style, new_figure, save_figure
+from ramda_theory.regularizers import L1, GroupLasso
 from ramda_theory.structure import GroupSupport, Rank, SignPattern
+from ramda_theory.subproblem import Subproblem
 
 
 @given(values=st.lists(st.integers(0, 9), min_size=1, max_size=60), bins=st.integers(1, 20))
@@ -75,3 +81,50 @@ def test_eight_curves_differ_in_colour_and_in_dashes():
     looks = [line_style(index) for index in range(8)]
     assert len({look["color"] for look in looks}) == len(COLOURS) == 8
     assert len({str(look["linestyle"]) for look in looks}) == len(DASHES) == 8
+
+
+def test_structures_fill_rows_and_leave_the_rest_empty():
+    target = SignPattern(np.array([1, 0, -1, 0], np.int8))
+    figure = new_figure(6, 2)
+    draw_structures(figure, [(str(k), target) for k in range(3)], target, image=True, rows=2, title="seen")
+    assert [axis.axison for axis in figure.axes] == [True, True, True, False]
+    assert figure.legends[0].get_title().get_text() == "pixels seen"
+
+
+@given(seed=st.integers(0, 99), steps=st.integers(1, 40), windows=st.integers(1, 12))
+def test_the_raster_holds_the_share_of_wrong_steps(seed, steps, windows):
+    """Against a plain loop over steps and pieces."""
+    patterns = np.random.default_rng(seed).integers(-1, 2, (steps, 3)).astype(np.int8)
+    target = SignPattern(np.array([1, 0, -1], np.int8))
+    trace = StructureTrace()
+    for pattern in patterns:
+        trace.append(SignPattern(pattern))
+    edges, shares = wrong_shares(trace, target, windows)
+    assert edges[0] == 0 and edges[-1] == steps and len(edges) - 1 <= windows
+    for piece in range(3):
+        for window, (first, last) in enumerate(itertools.pairwise(edges)):
+            wrong = [int(patterns[step, piece] != target.pattern[piece]) for step in range(first, last)]
+            assert shares[piece, window] == pytest.approx(sum(wrong) / len(wrong))
+
+
+def test_the_raster_draws_the_pieces_in_order_and_shows_a_single_wrong_step():
+    target = SignPattern(np.array([0, 0], np.int8))
+    trace = StructureTrace()
+    for step in range(100):
+        trace.append(SignPattern(np.array([0, step == 10], np.int8)))
+    image = draw_raster(new_figure(4, 2).subplots(), trace, target, np.array([1, 0]), windows=2)
+    drawn = np.asarray(image.get_array()).reshape(2, 2)
+    assert drawn[0, 0] > 0.25 and np.count_nonzero(drawn) == 1
+
+
+def test_a_subproblem_of_two_variables_is_drawn_with_its_tolerances_and_paths():
+    problem = Subproblem(np.zeros((1, 2)), np.array([[-2.0, -1.0]]), np.array([[1.0, 4.0]]), 1.0, GroupLasso(0.5, (1,)))
+    axes = new_figure(3, 3).subplots()
+    draw_subproblem(axes, problem, [1.0, 0.1], {"path": np.zeros((3, 1, 2))}, (-1, 2, -1, 1), points=31)
+    assert [line.get_label() for line in axes.lines] == ["path"]
+    outlines = [drawn for drawn in axes.collections if list(drawn.levels) == [0.1, 1.0]]
+    point = outlines[0].get_paths()[1].vertices[0]
+    assert float(problem.residual(point[None])) == pytest.approx(1.0, abs=0.05)
+    with pytest.raises(ValueError, match="two variables, got 3"):
+        three = Subproblem(np.zeros(3), np.ones(3), np.ones(3), 1.0, L1(1.0))
+        draw_subproblem(axes, three, [1.0], {}, (0, 1, 0, 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -91,15 +91,39 @@ def short_name(shown: Sequence[IdentifyRun], entry: IdentifyRun) -> str:
     return "\n".join([entry.setting.method, *own[-2:]])
 
 
-def draw_structures(figure, panels: Sequence[tuple[str, Structure]], target: Structure, image: bool) -> None:
-    """The structures side by side: right and wrong pieces of a pattern, or the rank in words."""
+def draw_structures(
+    figure: Any,
+    panels: Sequence[tuple[str, Structure]],
+    target: Structure,
+    image: bool,
+    *,
+    rows: int = 1,
+    title: str = "of $\\hat{w}$ at the end of the run",
+) -> None:
+    """The structures side by side: right and wrong pieces of a pattern, or the rank in words.
+
+    Parameters
+    ----------
+    figure : matplotlib figure or subfigure
+    panels : sequence of (name, structure)
+    target : Structure
+        What is right.
+    image : bool
+        Whether the pieces are the pixels of a square image.
+    rows : int
+        Rows of panels.
+    title : str
+        What is shown, continuing "pixels" or "pieces".
+    """
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 
     # 0 rightly zero, 1 rightly nonzero, 2 wrongly nonzero, 3 wrongly zero (or of the wrong sign)
     colours = ["#ffffff", "#4d4d4d", "#E69F00", "#56B4E9"]
-    axes = np.atleast_1d(figure.subplots(1, len(panels)))
-    for axis, (name, structure) in zip(axes, panels, strict=True):
+    grid_axes = figure.subplots(rows, math.ceil(len(panels) / rows), squeeze=False).ravel()
+    for axis in grid_axes[len(panels) :]:
+        axis.set_axis_off()
+    for axis, (name, structure) in zip(grid_axes, panels, strict=False):
         axis.set_title(name, fontsize=7.5)
         axis.set_xticks([])
         axis.set_yticks([])
@@ -118,13 +142,11 @@ def draw_structures(figure, panels: Sequence[tuple[str, Structure]], target: Str
         grid = padded.reshape(-1, columns)
         axis.imshow(grid, cmap=ListedColormap(colours), vmin=-0.5, vmax=3.5, interpolation="nearest")
         for value, mark in ((2, "+"), (3, "x")):
-            rows, cols = np.nonzero(grid == value)
-            axis.plot(cols, rows, mark, color="black", markersize=4, markeredgewidth=0.8)
+            down, across = np.nonzero(grid == value)
+            axis.plot(across, down, mark, color="black", markersize=4, markeredgewidth=0.8)
         axis.set_xlabel(f"{structure.count} nonzero\n{int(np.count_nonzero(own != right))} wrong", fontsize=7.5)
     if isinstance(target, Pattern):
         names = ("rightly zero", "rightly nonzero", "wrongly nonzero (+)", "wrongly zero (x)")
         handles = [Patch(facecolor=c, edgecolor="#999999", label=n) for c, n in zip(colours, names, strict=True)]
         noun = "pixels" if image else "pieces"
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=4, title=f"{noun} of $\\hat{{w}}$ at the end of the run"
-        )
+        figure.legend(handles=handles, loc="outside lower center", ncols=4, title=f"{noun} {title}")

@@ -6,11 +6,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
+
+from ramda_theory.plots import record_figure, typed
 
 
 class Parser(argparse.ArgumentParser):
-    """Bad arguments end in one line and exit code 2."""
+    """Bad arguments end in one line and exit code 2; options are spelt out."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (see {self.prog} --help)\n")
@@ -101,7 +106,13 @@ def add_problem(command: argparse.ArgumentParser) -> None:
     command.add_argument("--weight", type=positive, help="weight lambda of the regularizer")
 
 
-def run_identify(arguments: argparse.Namespace) -> int:
+def wrote(out: Path, stem: str, command: str, seeds: Sequence[int]) -> None:
+    """Enter the figure of a finished command in ``figures.json``, and say what lies where."""
+    record_figure(out, stem, command=command, seeds=seeds, data=f"{stem}.json")
+    print(f"\nwrote {out / stem}.json, .png and .pdf, and the figure's entry in {out / 'figures.json'}")
+
+
+def run_identify(arguments: argparse.Namespace, command: str) -> int:
     """``ramda-theory identify``."""
     from ramda_theory.commands.identify import identify, table
 
@@ -120,11 +131,11 @@ def run_identify(arguments: argparse.Namespace) -> int:
     print(table(runs))
     if not reference.certified:
         print("\nno certified optimum: structures are held against the end of each run, gaps against the reference")
-    print(f"\nwrote {arguments.out / 'identify.json'} and {arguments.out / 'identify.png'}")
+    wrote(arguments.out, "identify", command, sorted({entry.seed for entry in runs}))
     return 0
 
 
-def run_converge(arguments: argparse.Namespace) -> int:
+def run_converge(arguments: argparse.Namespace, command: str) -> int:
     """``ramda-theory converge``."""
     from ramda_theory.commands.converge import converge, table
 
@@ -139,11 +150,11 @@ def run_converge(arguments: argparse.Namespace) -> int:
         progress=sys.stderr.isatty(),
     )
     print(table(runs))
-    print(f"\nwrote {arguments.out / 'converge.json'} and {arguments.out / 'converge.png'}")
+    wrote(arguments.out, "converge", command, [arguments.seed])
     return 0
 
 
-def run_validate(arguments: argparse.Namespace) -> int:
+def run_validate(arguments: argparse.Namespace, command: str) -> int:
     """``ramda-theory validate``; exit code 1 if a solver claims an accuracy it does not have."""
     from ramda_theory.commands.validate import false_claims, table, validate
 
@@ -152,11 +163,11 @@ def run_validate(arguments: argparse.Namespace) -> int:
     wrong = false_claims(cases)
     for case in wrong:
         print(f"FALSE CLAIM: {case.solver} on {case.name} says solved, but its error is {case.error:.1e}")
-    print(f"\nwrote {arguments.out / 'validate.json'} and {arguments.out / 'validate.png'}")
+    wrote(arguments.out, "validate", command, [arguments.seed])
     return 1 if wrong else 0
 
 
-def run_train(arguments: argparse.Namespace) -> int:
+def run_train(arguments: argparse.Namespace, command: str) -> int:
     """``ramda-theory train``."""
     if arguments.compare:
         from ramda_theory.commands import compare
@@ -169,7 +180,7 @@ def run_train(arguments: argparse.Namespace) -> int:
             progress=sys.stderr.isatty(),
         )
         print(compare.table(rows))
-        print(f"\nwrote {arguments.out / 'compare.json'} and {arguments.out / 'compare.png'}")
+        wrote(arguments.out, "compare", command, arguments.seeds)
         return 0
     from ramda_theory.commands.train import TrainSettings, table, train
 
@@ -188,19 +199,20 @@ def run_train(arguments: argparse.Namespace) -> int:
     )
     result = train(settings, out=arguments.out, resume=arguments.resume, progress=sys.stderr.isatty())
     print(table(result))
-    print(f"\nwrote {arguments.out / 'train.json'}, {arguments.out / 'train.png'} and the checkpoint")
+    wrote(arguments.out, "train", command, [arguments.seed])
     return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
     arguments = parser().parse_args(argv)
     jobs = {"identify": run_identify, "converge": run_converge, "validate": run_validate, "train": run_train}
     try:
         for path in (arguments.out, *arguments.out.parents):
             if path.exists() and not path.is_dir():
                 raise ValueError(f"--out must be a folder, {path} is a file")
-        return jobs[arguments.command](arguments)
+        return jobs[arguments.command](arguments, typed("ramda-theory", argv, without=["--resume"]))
     except (ValueError, TypeError, OSError, ArithmeticError) as error:
         print(f"ramda-theory {arguments.command}: {error}", file=sys.stderr)
         return 2

@@ -8,6 +8,7 @@ import pytest
 
 from paper_checks import __main__ as checks_command
 from paper_checks.check import Outcome, check
+from ramda_theory.cli import main
 from ramda_theory.plots import new_figure, record_figure, typed
 
 # -- the record ------------------------------------------------------------------------------------------------------
@@ -51,3 +52,21 @@ def test_paper_checks_name_their_figures(tmp_path, monkeypatch):
     assert (name, more) == ("one", []) and entry["command"] == "python -m paper_checks drawn --quick"
     assert entry["data"] == {"value": None, "two": [1, 2]} and entry["seeds"] == "written in test_figures.py"
     assert (tmp_path / "one.png").exists() and (tmp_path / "one.pdf").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "stem", "seeds"),
+    [
+        (["identify", "--problem", "lasso", "--quick", "--methods", "RMDA", "--seeds", "3", "4"], "identify", [3]),
+        (["converge", "--problem", "lasso", "--epochs", "3", "--methods", "RMDA", "--seed", "5"], "converge", [5]),
+        (["train", "--model", "mlp", "--epochs", "1", "--seed", "2"], "train", [2]),
+    ],
+)
+def test_commands_write_both_formats_and_name_the_figure(command, stem, seeds, tmp_path):
+    assert main([*command, "--out", str(tmp_path)]) == 0
+    (tmp_path / "checkpoint.pt").unlink(missing_ok=True)
+    written = {path.name for path in tmp_path.iterdir() if path.is_file()}
+    assert written == {f"{stem}.{suffix}" for suffix in ("json", "png", "pdf")} | {"figures.json"}
+    entry = json.loads((tmp_path / "figures.json").read_text())[stem]
+    assert entry["command"] == "ramda-theory " + " ".join(command)
+    assert entry["seeds"] == seeds and entry["data"] == f"{stem}.json"

@@ -47,8 +47,8 @@ def compare(
     weights : sequence of float
         The grid.
     out : path
-        Folder for ``compare.json``, ``compare.png`` and a folder for each run; finished runs found there are not
-        repeated, unfinished ones go on.
+        Folder for ``compare.json``, ``compare.png``, ``compare.pdf`` and, in ``runs``, a folder for each run; finished
+        runs found there are not repeated, unfinished ones go on.
     jobs : int, optional
         Runs at a time, one thread each; by default as many as there are processors.
     progress : bool
@@ -57,8 +57,8 @@ def compare(
     Returns
     -------
     list of dict
-        One per optimizer: "optimizer", "weight", "runs" (the results as plain data), and mean and standard deviation
-        of "test", "validation", "sparsity" and "milliseconds" per step.
+        One per optimizer: "optimizer", "weight", "runs" (settings and final numbers of each), and mean and standard
+        deviation of "test", "validation", "sparsity" and "milliseconds" per step.
     """
     seeds = integers("seeds", seeds)
     if not seeds or not weights:
@@ -74,10 +74,10 @@ def compare(
         summary([result for result in results if result.settings.optimizer == name])
         for name in (*REGULARIZED, *UNREGULARIZED)
     ]
-    write_json(Path(out) / "compare.json", {"tuning": [result.to_dict() for result in first], "rows": rows})
+    write_json(Path(out) / "compare.json", {"tuning": [ended(result) for result in first], "rows": rows})
     from ramda_theory.plots import plot_comparison
 
-    plot_comparison(first, rows, Path(out) / "compare.png")
+    plot_comparison(first, rows, Path(out) / "compare")
     return rows
 
 
@@ -101,7 +101,12 @@ def summary(results: Sequence[TrainResult]) -> dict[str, Any]:
         if name in results[0].final:
             row[name] = spread(result.final[name] for result in results)
     row["milliseconds"] = spread(result.final["milliseconds"] for result in results)
-    return row | {"runs": [result.to_dict() for result in results]}
+    return row | {"runs": [ended(result) for result in results]}
+
+
+def ended(result: TrainResult) -> dict[str, Any]:
+    """Settings and final numbers; the history is in the run's own ``train.json``."""
+    return {"settings": asdict(result.settings), "final": result.final}
 
 
 def run_all(
@@ -139,7 +144,7 @@ def one_thread() -> None:
 
 def run_or_load(settings: TrainSettings, out: Path) -> TrainResult:
     """The run of these settings in ``out``: as found there if finished, else from its checkpoint or the start."""
-    folder = out / settings.name
+    folder = out / "runs" / settings.name
     if (folder / "train.json").exists():
         data = json.loads((folder / "train.json").read_text())
         if {key: tuple_or(value) for key, value in data["settings"].items()} == asdict(settings):

@@ -90,7 +90,8 @@ def converge(
     seed : int
         Of the batches.
     out : path, optional
-        Folder for ``converge.json``, ``converge.png`` and the runs, which go on from there if interrupted.
+        Folder for ``converge.json``, ``converge.png``, ``converge.pdf`` and the runs, which go on from there if
+        interrupted.
     progress : bool
         Show a bar for each run.
 
@@ -132,7 +133,7 @@ def converge(
     if out is not None:
         from ramda_theory.plots import plot_convergence
 
-        plot_convergence(finished, Path(out) / "converge.png")
+        plot_convergence(finished, Path(out) / "converge")
     return finished
 
 

@@ -112,8 +112,8 @@ def identify(
     quick : bool
         A third of the epochs, the first seed.
     out : path, optional
-        Folder for ``identify.json``, ``identify.png`` and the runs.  Runs found there are not repeated, and an
-        unfinished one goes on from its checkpoint.
+        Folder for ``identify.json``, ``identify.png``, ``identify.pdf`` and the runs.  Runs found there are not
+        repeated, and an unfinished one goes on from its checkpoint.
     progress : bool
         Show a bar for each run.
     on_run : callable, optional
@@ -149,7 +149,7 @@ def identify(
     if out is not None:
         from ramda_theory.plots import plot_identification
 
-        plot_identification(problem, finished, Path(out) / "identify.png")
+        plot_identification(problem, finished, Path(out) / "identify")
     return finished
 
 

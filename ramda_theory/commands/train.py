@@ -166,7 +166,7 @@ def train(
     ----------
     settings : TrainSettings
     out : path, optional
-        Folder for ``checkpoint.pt``, ``train.json`` and ``train.png``.
+        Folder for ``checkpoint.pt``, ``train.json``, ``train.png`` and ``train.pdf``.
     resume : bool
         Go on from the checkpoint in ``out``: to the same weights, bit for bit, as without the interruption.
     progress : bool
@@ -216,7 +216,7 @@ def train(
         from ramda_theory.plots import plot_training
 
         write_json(Path(out) / "train.json", result.to_dict())
-        plot_training(result, Path(out) / "train.png")
+        plot_training(result, Path(out) / "train")
     return result
 
 

@@ -140,7 +140,7 @@ def validate(
     seed : int
         Of the generated subproblems.
     out : path, optional
-        Folder for ``validate.json`` and ``validate.png``.
+        Folder for ``validate.json``, ``validate.png`` and ``validate.pdf``.
     progress : bool
         Show a bar.
 
@@ -162,7 +162,7 @@ def validate(
     if out is not None:
         from ramda_theory.plots import plot_validation
 
-        plot_validation(cases, Path(out) / "validate.png")
+        plot_validation(cases, Path(out) / "validate")
     return cases
 
 

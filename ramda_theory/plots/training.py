@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ramda_theory.plots.style import COLOURS, DASHES, line_style, new_figure, save_figure, style
+from ramda_theory.plots.style import COLOURS, DASHES, line_style, new_figure, save_both, style
 
 if TYPE_CHECKING:
     from ramda_theory.commands.train import TrainResult
 
 
-def plot_training(result: TrainResult, path: str | Path) -> Path:
+def plot_training(result: TrainResult, path: str | Path) -> list[Path]:
     """Accuracy, weighted group sparsity of w and w_hat, and structure flips over the epochs."""
     history, settings = result.history, result.settings
     epochs = [row["epoch"] for row in history]
@@ -42,10 +42,10 @@ def plot_training(result: TrainResult, path: str | Path) -> Path:
                 axis.axvline(milestone, color="#999999", linewidth=0.8, zorder=0)
         axes[-1].set_xlabel("epoch (grey lines: a stage begins)")
         axes[0].legend(loc="lower right")
-    return save_figure(figure, path)
+    return save_both(figure, path)
 
 
-def plot_comparison(tuning: Sequence[TrainResult], rows: Sequence[dict[str, Any]], path: str | Path) -> Path:
+def plot_comparison(tuning: Sequence[TrainResult], rows: Sequence[dict[str, Any]], path: str | Path) -> list[Path]:
     """Accuracy against weighted group sparsity: the grid of weights on one seed, and the tuned runs on all seeds."""
     marks = "osD^"
     with style():
@@ -80,4 +80,4 @@ def plot_comparison(tuning: Sequence[TrainResult], rows: Sequence[dict[str, Any]
         handles, labels = grid_axes.get_legend_handles_labels()
         more = final_axes.get_legend_handles_labels()
         figure.legend(handles + more[0], labels + more[1], loc="outside lower center", ncols=4)
-    return save_figure(figure, path)
+    return save_both(figure, path)

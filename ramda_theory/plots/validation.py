@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ramda_theory.plots.style import COLOURS, new_figure, save_figure, style
+from ramda_theory.plots.style import COLOURS, new_figure, save_both, style
 
 if TYPE_CHECKING:
     from ramda_theory.commands.validate import Case
 
 
-def plot_validation(cases: Sequence[Case], path: str | Path) -> Path:
+def plot_validation(cases: Sequence[Case], path: str | Path) -> list[Path]:
     """Error against iterations of every solver, one panel for each spread of the metric; open marks are not solved."""
     spreads = list(dict.fromkeys(case.name.rpartition(" ")[2] for case in cases))
     solvers = list(dict.fromkeys(case.solver for case in cases))
@@ -45,4 +45,4 @@ def plot_validation(cases: Sequence[Case], path: str | Path) -> Path:
             solver: handle for axes in panels for handle, solver in zip(*axes.get_legend_handles_labels(), strict=True)
         }
         figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
-    return save_figure(figure, path)
+    return save_both(figure, path)

@@ -18,6 +18,7 @@ MODULES: tuple[str, ...] = (
     "variance_reduction",
     "table_1",
     "table_2",
+    "table_7",
     "slips",
 )
 """One module per claim, in the paper's order; each has a tuple ``CHECKS``."""

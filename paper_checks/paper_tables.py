@@ -1,0 +1,88 @@
+"""The published Tables 7 and 8 beside ours: their figures, what they claim, and how both are shown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ramda_theory.plots import COLOURS
+
+Published = Mapping[str, Mapping[str, float]]
+
+LOGISTIC_REGRESSION: Published = {
+    "ProxSGD": {"accuracy": 91.31, "sparsity": 39.29},
+    "ProxSSI": {"accuracy": 91.31, "sparsity": 39.92},
+    "ProxGen": {"accuracy": 91.31, "sparsity": 39.92},
+    "RMDA": {"accuracy": 91.34, "sparsity": 57.02},
+    "RAMDA": {"accuracy": 91.35, "sparsity": 57.40},
+}
+"""Test accuracy and group sparsity in %, MNIST, group LASSO: arXiv:2403.14398, Table 7."""
+
+NUCLEAR_NORM: Published = {
+    "MSGD": {"accuracy": 89.95},
+    "ProxSGD": {"accuracy": 87.54, "low-rank level": 78.00},
+    "ProxGen": {"accuracy": 86.66, "low-rank level": 87.46},
+    "RMDA": {"accuracy": 88.19, "low-rank level": 91.88},
+    "RAMDA": {"accuracy": 87.99, "low-rank level": 89.59},
+}
+"""Test accuracy and low-rank level in %, MLP on FashionMNIST, nuclear norm: arXiv:2403.14398, Table 8."""
+
+OURS = ("RMDA", "RAMDA")
+"""The dual averaging methods: the paper's own and its predecessor by the same authors."""
+
+Rows = Mapping[str, Mapping[str, Any]]
+"""Per method "mean", "std" and "runs" of its quantities, see `summary`."""
+
+
+def summary(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Mean and standard deviation of every quantity over the runs of a method, beside the runs."""
+    values = {key: [run[key] for run in runs] for key in runs[0]}
+    return {
+        "mean": {key: float(np.mean(numbers)) for key, numbers in values.items()},
+        "std": {key: float(np.std(numbers)) for key, numbers in values.items()},
+        "runs": list(runs),
+    }
+
+
+def means(rows: Rows, quantity: str) -> dict[str, float]:
+    """The mean of every method that has the quantity."""
+    return {name: entry["mean"][quantity] for name, entry in rows.items() if quantity in entry["mean"]}
+
+
+def leads(rows: Rows, level: str, points: float) -> bool:
+    """Whether RMDA and RAMDA each reach every rival's level, at most some points below the best accuracy.
+
+    Methods without the level are no rivals.
+    """
+    levels = means(rows, level)
+    accuracy = {name: rows[name]["mean"]["accuracy"] for name in levels}
+    best = max(accuracy.values())
+    rivals = max(value for name, value in levels.items() if name not in OURS)
+    return all(levels[name] >= rivals and accuracy[name] >= best - points for name in OURS)
+
+
+def beside(rows: Rows, paper: Published, level: str) -> str:
+    """Accuracy and level of every method, the paper's in brackets."""
+    words = []
+    for name, entry in rows.items():
+        keys = [key for key in ("accuracy", level) if key in entry["mean"]]
+        own = ", ".join(f"{entry['mean'][key]:.1f} %" for key in keys)
+        words.append(f"{name} {own} (paper {', '.join(f'{paper[name][key]:.1f}' for key in keys)})")
+    return "; ".join(words)
+
+
+def scatter(axes: Any, rows: Rows, paper: Published, level: str) -> None:
+    """Accuracy, less the table's best, against the level: every run small, means large, the paper's hollow."""
+    shown = means(rows, level)
+    best = max(rows[name]["mean"]["accuracy"] for name in shown)
+    papers_best = max(paper[name]["accuracy"] for name in shown)
+    for index, name in enumerate(shown):
+        look: dict[str, Any] = {"color": COLOURS[index], "marker": "osD^v"[index], "linestyle": "none"}
+        runs, mean = rows[name]["runs"], rows[name]["mean"]
+        axes.plot([run[level] for run in runs], [run["accuracy"] - best for run in runs], markersize=3, **look)
+        axes.plot(mean[level], mean["accuracy"] - best, markersize=7, label=name, **look)
+        point = paper[name][level], paper[name]["accuracy"] - papers_best
+        axes.plot(*point, markersize=7, markerfacecolor="none", **look)
+    axes.set(ylabel="test accuracy, less the best mean (points)")

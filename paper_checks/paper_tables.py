@@ -73,16 +73,18 @@ def beside(rows: Rows, paper: Published, level: str) -> str:
     return "; ".join(words)
 
 
-def scatter(axes: Any, rows: Rows, paper: Published, level: str) -> None:
-    """Accuracy, less the table's best, against the level: every run small, means large, the paper's hollow."""
+def dots(axes: Any, rows: Rows, paper: Published, level: str) -> None:
+    """A line per method: its level with the range of the runs (full), the paper's (hollow), and both accuracies."""
     shown = means(rows, level)
-    best = max(rows[name]["mean"]["accuracy"] for name in shown)
-    papers_best = max(paper[name]["accuracy"] for name in shown)
-    for index, name in enumerate(shown):
-        look: dict[str, Any] = {"color": COLOURS[index], "marker": "osD^v"[index], "linestyle": "none"}
-        runs, mean = rows[name]["runs"], rows[name]["mean"]
-        axes.plot([run[level] for run in runs], [run["accuracy"] - best for run in runs], markersize=3, **look)
-        axes.plot(mean[level], mean["accuracy"] - best, markersize=7, label=name, **look)
-        point = paper[name][level], paper[name]["accuracy"] - papers_best
-        axes.plot(*point, markersize=7, markerfacecolor="none", **look)
-    axes.set(ylabel="test accuracy, less the best mean (points)")
+    for place, name in enumerate(reversed(shown)):
+        mean, runs = rows[name]["mean"], [run[level] for run in rows[name]["runs"]]
+        axes.plot([min(runs), max(runs)], [place, place], color=COLOURS[0], linewidth=2.5)
+        axes.plot(mean[level], place, "o", color=COLOURS[0], label="ours", markersize=7)
+        look = {"color": COLOURS[4], "markersize": 7, "markerfacecolor": "none"}
+        axes.plot(paper[name][level], place, "D", label="paper", **look)
+        text = f"accuracy {mean['accuracy']:.1f} %\n(paper {paper[name]['accuracy']:.1f} %)"
+        axes.annotate(text, (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=6.5)
+    axes.set_yticks(range(len(shown)), list(reversed(shown)))
+    axes.set_ylim(-0.5, len(shown) - 0.5)
+    handles, labels = axes.get_legend_handles_labels()
+    axes.legend(handles[:2], labels[:2], loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ramda_theory.optim.lists import on_device
+from ramda_theory.optim.lists import Work, on_device
 from ramda_theory.optim.nonfinite import nonfinite_parameters, nonfinite_somewhere
-from ramda_theory.optim.options import PLAIN_KEYS, checked_group, from_plain, to_plain
+from ramda_theory.optim.options import PLAIN_KEYS, check_loaded, checked_group, from_plain, to_plain
 from ramda_theory.optim.sharding import local
 from ramda_theory.optim.solving import Inexactness
 
@@ -131,7 +131,7 @@ class StructuredOptimizer(Optimizer):
             is not finite; nothing has changed then.
         """
         self._accelerator_graph_capture_health_check()
-        self._refuse_structured_point("step()")
+        self.refuse_structured_point("step()")
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -139,15 +139,19 @@ class StructuredOptimizer(Optimizer):
         keep = self._nonfinite()
         if self.record_inexactness:
             self.inexactness.clear()
+        work: list[Work] = []
         for group in self.param_groups:
-            params: list[Tensor] = []
-            grads: list[Tensor] = []
-            weights: list[Tensor] = []
-            states: list[list[Tensor]] = [[] for _ in self._state_keys]
-            self._init_group(group, params, grads, weights, *states)
-            if params:
-                self._update(group, params, grads, weights, *states, keep=keep)
+            lists: Any = [[] for _ in range(3 + len(self._state_keys))]
+            self._init_group(group, *lists)
+            if lists[0]:
+                work.append((group, lists))
+        self._update_all(work, keep)
         return loss
+
+    def _update_all(self, work: list[Work], keep: Tensor | None) -> None:
+        """One step of all parameter groups."""
+        for group, lists in work:
+            self._update(group, *lists, keep=keep)
 
     def _update(self, group: dict[str, Any], *lists: list[Tensor], keep: Tensor | None) -> None:
         """One step of the parameters in ``lists``; where ``keep`` is true everything stays as it is."""
@@ -170,13 +174,16 @@ class StructuredOptimizer(Optimizer):
             return found
         if torch.compiler.is_compiling():
             raise RuntimeError("on_nonfinite='raise' waits for the gradients: a compiled step needs 'skip' or 'ignore'")
-        if bool(nonfinite_somewhere(params)):
+        if not self._all_finite(params):
             where = nonfinite_parameters(self.param_groups)
             raise RuntimeError(
                 f"non-finite gradient (NaN, Inf, or too large to square) {where}; nothing was changed. "
                 "on_nonfinite='skip' leaves such steps out, 'ignore' lets them through."
             )
         return None
+
+    def _all_finite(self, params: list[Tensor]) -> bool:
+        return not nonfinite_somewhere(params)
 
     def _start_counting(self) -> None:
         first = self.param_groups[0]
@@ -212,9 +219,9 @@ class StructuredOptimizer(Optimizer):
 
         Raises
         ------
-        ValueError
-            If the groups do not match, the state is another optimizer's, or a state tensor does not have its
-            parameter's shape; nothing has changed then.
+        TypeError, ValueError
+            If the groups do not match, the state is another optimizer's, a state tensor does not have its parameter's
+            shape, or an option is not allowed; nothing has changed then.
 
         Notes
         -----
@@ -232,6 +239,8 @@ class StructuredOptimizer(Optimizer):
                     for own, group in zip(self.param_groups, groups, strict=True)
                 ]
             saved.update(state_dict, param_groups=groups)
+            for own, group in zip(self.param_groups, groups, strict=False):
+                check_loaded(group, own["params"], groups[0], self._checks)
             self._check_shapes(saved)
             return dict(saved)
 
@@ -296,7 +305,7 @@ class StructuredOptimizer(Optimizer):
         RuntimeError
             Inside another such block.
         """
-        self._refuse_structured_point("structured_point()")
+        self.refuse_structured_point("structured_point()")
         kept: list[tuple[Tensor, Tensor]] = []
         try:
             self._holds_structured_point = True
@@ -320,7 +329,7 @@ class StructuredOptimizer(Optimizer):
         RuntimeError
             Inside `structured_point`.
         """
-        self._refuse_structured_point("adopt_structured_point()")
+        self.refuse_structured_point("adopt_structured_point()")
         for parameter, piece in self._structured_points():
             if "w" in self.state[parameter]:
                 local(self.state[parameter]["w"]).copy_(piece)
@@ -333,7 +342,8 @@ class StructuredOptimizer(Optimizer):
                 if piece is not None:
                     yield parameter, piece
 
-    def _refuse_structured_point(self, what: str) -> None:
+    def refuse_structured_point(self, what: str) -> None:
+        """Raise a RuntimeError inside `structured_point`, where ``what`` is not possible."""
         if self._holds_structured_point:
             raise RuntimeError(f"{what} inside structured_point(): the model does not hold its own weights there")
 

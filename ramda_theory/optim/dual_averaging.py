@@ -53,7 +53,7 @@ class DualAveraging(StructuredOptimizer):
         RuntimeError
             Inside `structured_point`.
         """
-        self._refuse_structured_point("restart()")
+        self.refuse_structured_point("restart()")
         memory = nonnegative_integer("memory", memory)
         roots = math.fsum(math.sqrt(k) for k in range(1, memory + 1))
         self.inexactness.clear()

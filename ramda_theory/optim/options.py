@@ -32,8 +32,13 @@ PLAIN_KEYS = ("regularizer", "solver", "tolerance")
 """Options that are objects in a parameter group and plain data in a checkpoint."""
 
 
-def number(name: str, *, minimum: float = 0.0, strict: bool = False, below: float | None = None) -> Callable:
-    """A check for a real number, or a tensor that holds one, in [minimum, below) (or above ``minimum``)."""
+def number(
+    name: str, *, minimum: float = 0.0, strict: bool = False, below: float | None = None, tensor: bool = True
+) -> Callable:
+    """A check for a real number in [minimum, below) (or above ``minimum``), or a tensor that holds one.
+
+    Such a tensor stays one, to be changed in place; without ``tensor`` its number is taken.
+    """
 
     def check(value: Any) -> Any:
         if isinstance(value, Tensor) and value.numel() != 1:
@@ -41,7 +46,7 @@ def number(name: str, *, minimum: float = 0.0, strict: bool = False, below: floa
         checked = real(name, value, minimum=minimum, strict=strict)
         if below is not None and checked >= below:
             raise ValueError(f"{name} must be < {below:g}, got {value!r}")
-        return value if isinstance(value, Tensor) else checked
+        return value if isinstance(value, Tensor) and tensor else checked
 
     return check
 
@@ -63,7 +68,7 @@ def betas(value: Any) -> tuple[float, float]:
         first, second = value
     except (TypeError, ValueError) as error:
         raise TypeError(f"betas must be a pair of numbers, got {value!r}") from error
-    return float(number("betas[0]", below=1.0)(first)), float(number("betas[1]", below=1.0)(second))
+    return number("betas[0]", below=1.0, tensor=False)(first), number("betas[1]", below=1.0, tensor=False)(second)
 
 
 def regularizer(value: Any) -> Regularizer | None:
@@ -158,6 +163,25 @@ def checked_group(group: dict[str, Any], defaults: dict[str, Any], checks: dict[
     for parameter in parameters(group["params"]):
         check_parameter(parameter, psi)
     return group
+
+
+def check_loaded(group: dict[str, Any], own: list[Tensor], first: dict[str, Any], checks: dict[str, Callable]) -> None:
+    """Check the options of a loaded group, for the parameters ``own``; ``first`` is the first of the loaded groups.
+
+    The lr is left to its schedulers, whose rounding may take it below 0.
+    """
+    for key, check in checks.items():
+        if key in group and key != "lr":
+            group[key] = check(group[key])
+    psi = group.get("regularizer")
+    if psi is not None and "solver" in checks:
+        check_solver(psi, group["solver"])
+    for parameter in own:
+        check_parameter(parameter, psi)
+    if group.get("on_nonfinite") != first.get("on_nonfinite"):
+        raise ValueError(
+            f"on_nonfinite must be the same in every group, got {first['on_nonfinite']!r} and {group['on_nonfinite']!r}"
+        )
 
 
 def parameters(params: Any) -> Iterator[Tensor]:

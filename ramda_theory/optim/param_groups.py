@@ -145,6 +145,10 @@ def structured_param_groups(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    flags = {"embeddings": embeddings, "norms": norms, "biases": biases, "heads": heads, "frozen": frozen}
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise TypeError(f"{name} must be True or False, got {flag!r}")
     if by not in WAYS:
         raise ValueError(f"by must be 'input' or 'output', got {by!r}")
     rules = _rules(regularizer)

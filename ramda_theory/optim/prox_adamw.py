@@ -58,8 +58,8 @@ class ProxAdamW(StructuredOptimizer):
         **COMMON,
         **SOLVING,
         "betas": betas,
-        "eps": number("eps", strict=True),
-        "weight_decay": number("weight_decay"),
+        "eps": number("eps", strict=True, tensor=False),
+        "weight_decay": number("weight_decay", tensor=False),
     }
     _state_keys: ClassVar = ("exp_avg", "exp_avg_sq", "step")
 

@@ -11,7 +11,7 @@ from torch.optim.optimizer import ParamsT
 
 from ramda_theory.optim import fused
 from ramda_theory.optim.dual_averaging import DualAveraging, advance, masked_advance, masked_average
-from ramda_theory.optim.lists import assign, chunks, gradients, may_look, pieces, read_weights, write_weights
+from ramda_theory.optim.lists import Work, assign, chunks, gradients, may_look, pieces, read_weights, write_weights
 from ramda_theory.optim.options import COMMON, SOLVING, number, one_of
 from ramda_theory.optim.sharding import local
 from ramda_theory.optim.solving import Inexactness, Pieces, minimizer, solved
@@ -84,7 +84,7 @@ class RAMDA(DualAveraging):
         **COMMON,
         **SOLVING,
         "momentum": number("momentum", below=1.0),
-        "eps": number("eps", strict=True),
+        "eps": number("eps", strict=True, tensor=False),
         "fused": one_of("fused", None, True, False),
     }
     _state_keys: ClassVar = ("anchor", "grad_sum", "grad_sq_sum", "step", "weight_sum")
@@ -122,11 +122,17 @@ class RAMDA(DualAveraging):
         }
         super().__init__(params, defaults)
 
-    def _update(self, group: dict[str, Any], *lists: list[Tensor], keep: Tensor | None) -> None:
+    def _all_finite(self, params: list[Tensor]) -> bool:
+        if any(group["fused"] is not False for group in self.param_groups):
+            finite = fused.all_finite([parameter.grad for parameter in params])
+            if finite is not None:
+                return finite
+        return super()._all_finite(params)
+
+    def _update_all(self, work: list[Work], keep: Tensor | None) -> None:
         record = self.inexactness if self.record_inexactness else None
-        left = fused.step(group, self.state, lists, recording=record is not None)
-        if left[0]:
-            ramda(*left, options=group, keep=keep, record=record)
+        for group, lists in fused.step(work, self.state, recording=record is not None):
+            ramda(*lists, options=group, keep=keep, record=record)
 
     def _point(self, group: dict[str, Any], parameter: Tensor, state: dict[str, Tensor]) -> Tensor:
         metric = local(state["grad_sq_sum"]).pow(1 / 3).add_(group["eps"])

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ramda_theory.arrays import real
+from ramda_theory.optim.base import StructuredOptimizer
 from ramda_theory.optim.dual_averaging import DualAveraging, nonnegative_integer
 from ramda_theory.regularizers.grouped import integers
 
@@ -88,7 +89,15 @@ class StageSchedule:
         return bisect_right(self.milestones, self.count // self.steps_per_epoch)
 
     def step(self) -> None:
-        """Count a step of the optimizer; begin a stage if that was the last one before a milestone."""
+        """Count a step of the optimizer; begin a stage if that was the last one before a milestone.
+
+        Raises
+        ------
+        RuntimeError
+            Inside `structured_point`; nothing has changed then.
+        """
+        if isinstance(self.optimizer, StructuredOptimizer):
+            self.optimizer.refuse_structured_point("StageSchedule.step()")
         stage = self.stage
         self.count += 1
         if self.stage > stage:
@@ -125,9 +134,19 @@ class StageSchedule:
         return {"count": self.count, "averaging": list(self._averaging)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where the schedule with this state was; load the optimizer's own state_dict as well."""
+        """Go on where the schedule with this state was; load the optimizer's own state_dict as well.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the state is not one of a `StageSchedule`; nothing has changed then.
+        """
+        if set(state_dict) != {"count", "averaging"}:
+            raise ValueError(f"state must have the keys ['averaging', 'count'], got {sorted(state_dict)}")
         count = nonnegative_integer("count", state_dict["count"])
         averaging = [real("averaging", c, minimum=0.0) for c in state_dict["averaging"]]
+        if any(c > 1 for c in averaging):
+            raise ValueError(f"averaging must be at most 1, got {averaging}")
         self.count, self._averaging = count, averaging
 
 

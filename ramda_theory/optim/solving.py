@@ -74,7 +74,7 @@ def minimizer(pieces: Pieces, parameter: Tensor, start: Tensor, t: Scalar, optio
     """
     anchor, grad_sum, metric, weight_sum = pieces
     psi: Any = options["regularizer"]
-    if psi is None:
+    if psi is None or not parameter.numel():
         return anchor - grad_sum / metric
 
     def exact(linear: Tensor, metric: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ def solved(
 
     Recording gathers the parameter and waits for the device.
     """
-    if record is None or options["regularizer"] is None:
+    if record is None or options["regularizer"] is None or not parameter.numel():
         return minimizer(pieces, parameter, start, t, options)
     anchor, grad_sum, metric, begin = (whole(piece, parameter) for piece in (*pieces[:3], start))
     if not finite(anchor, grad_sum, metric, begin):

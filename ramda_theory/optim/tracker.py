@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import operator
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -16,6 +16,7 @@ import torch
 from ramda_theory.diagnostics.identification import Identification
 from ramda_theory.files import write_atomically
 from ramda_theory.optim.layer_structure import LEVELS, LayerStructure, points
+from ramda_theory.optim.options import positive_integer
 from ramda_theory.optim.snapshot import Snapshot, flips, take
 from ramda_theory.plots import line_style, new_figure, save_figure, style
 
@@ -59,9 +60,9 @@ class StructureTracker:
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, *, every: int = 1, unit: str = "step") -> None:
-        self.every = operator.index(every)
-        if self.every < 1:
-            raise ValueError(f"every must be at least 1, got {every}")
+        if not isinstance(optimizer, torch.optim.Optimizer):
+            raise TypeError(f"optimizer must be a torch optimizer, got {type(optimizer).__name__}")
+        self.every = positive_integer("every")(every)
         if not isinstance(unit, str):
             raise TypeError(f"unit must be a word, got {unit!r}")
         self.unit = unit
@@ -110,7 +111,7 @@ class StructureTracker:
 
     def layers(self, record: int = -1, point: str | None = None) -> tuple[LayerStructure, ...]:
         """Counts of every weight in one record (ranks for the nuclear norm only)."""
-        counts = self._counts[self._point(point)][record]
+        counts = self._counts[self._point(point)][self._record(record)]
         return tuple(LayerStructure(name, *row) for name, row in zip(self.names, counts.tolist(), strict=True))
 
     def pattern(self, name: str, record: int = -1, point: str | None = None) -> np.ndarray:
@@ -123,7 +124,7 @@ class StructureTracker:
         slot = self._slots[self.names.index(name)]
         if not slot.planes:
             raise ValueError(f"{name} has a rank, not a pattern: see `layers`")
-        return slot.unpack(self._bits[self._point(point)][record])
+        return slot.unpack(self._bits[self._point(point)][self._record(record)])
 
     def curve(self, level: str = "group_sparsity", point: str | None = None) -> np.ndarray:
         """A level of `LayerStructure` over all weights in every record; NaN where there is nothing to tell."""
@@ -152,6 +153,12 @@ class StructureTracker:
             raise ValueError("there is no record yet: call `record` first")
         time = self.times[int(changes[-1]) if len(changes) else 0]
         return Identification(time, self.times[-1] - time + 1, 0, self.times[-1])
+
+    def _record(self, record: int) -> int:
+        """An index that exists; negative ones count from the end."""
+        if not -len(self) <= record < len(self):
+            raise IndexError(f"record must be one of the {len(self)} records, got {record}")
+        return record
 
     def _point(self, point: str | None) -> str:
         """The last of the points by default, w_hat if there is one."""
@@ -223,9 +230,12 @@ class StructureTracker:
 
     def load(self, path: str | Path) -> None:
         """Take over what `save` wrote; see `load_state_dict`."""
-        with np.load(path, allow_pickle=False) as data:
-            arrays = dict(data)
-        head = json.loads(str(arrays.pop("head")))
+        try:
+            with np.load(path, allow_pickle=False) as data:
+                arrays = dict(data)
+            head = json.loads(str(arrays.pop("head")))
+        except (KeyError, TypeError, ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise ValueError(f"{path} holds no records of a StructureTracker: {error}") from error
         self.load_state_dict({**head, "records": {key: torch.from_numpy(array) for key, array in arrays.items()}})
 
     def plot(self, target: str | os.PathLike[str] | Sequence[Any]) -> Path | None:

@@ -35,6 +35,8 @@ def namespace(**arrays: Array) -> ModuleType:
             raise TypeError(f"{name} must be dense, got layout {array.layout}")
     try:
         xp = array_namespace(*arrays.values())
+        if any(isinstance(array, (int, float)) and not hasattr(array, "dtype") for array in arrays.values()):
+            raise TypeError("numbers are not arrays")
     except TypeError as error:
         kinds = ", ".join(f"{name}: {type(array).__name__}" for name, array in arrays.items())
         raise TypeError(f"expected NumPy arrays or torch tensors, all of one library, got {kinds}") from error

@@ -38,10 +38,12 @@ def nonnegative(text: str) -> float:
 
 
 def count(text: str) -> int:
-    """An integer of at least one."""
+    """An integer of at least one, and no more than anybody has time for."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    if value > 10**9:
+        raise argparse.ArgumentTypeError(f"must be at most {10**9}, got {text}")
     return value
 
 

@@ -6,7 +6,7 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +16,10 @@ from ramda_theory.diagnostics.record import Record
 from ramda_theory.methods.gradients import FullGradient, GradientOracle
 from ramda_theory.methods.schedule import Schedule
 from ramda_theory.methods.state import Method
+from ramda_theory.problems.base import Problem
 from ramda_theory.problems.checks import integer
 
-if TYPE_CHECKING:
-    from ramda_theory.problems import Problem
+MOST_STEPS = 10**9
 
 
 class Diverged(ArithmeticError):
@@ -80,10 +80,13 @@ def run(
     ------
     Diverged
         If a gradient or an iterate is not finite; the last good state is in the checkpoint.
+    TypeError
+        If problem, method, schedule or gradients are something else, such as a class in the place of an instance.
     ValueError
         If an argument is out of range, or the checkpoint is of another or of a longer run.
     """
-    integer("steps", steps, 0)
+    check_parts(problem, method, schedule, gradients)
+    integer("steps", steps, 0, MOST_STEPS, "every step is recorded")
     integer("measure_every", measure_every, 0)
     integer("checkpoint_every", checkpoint_every, 1)
     gradients = FullGradient() if gradients is None else gradients
@@ -141,6 +144,27 @@ def run(
             if checkpoint is not None and t > saved:
                 save_checkpoint(checkpoint, state, t, seconds, record, schedule)
     return Run(state, record)
+
+
+def check_parts(problem: Any, method: Any, schedule: Any, gradients: Any) -> None:
+    """Refuse what is not a problem, a method, a schedule or a gradient oracle, saying what is wanted."""
+
+    def offers(thing: Any, *names: str) -> bool:
+        return not isinstance(thing, type) and all(callable(getattr(thing, name, None)) for name in names)
+
+    for name, thing, right, wanted in (
+        ("problem", problem, isinstance(problem, Problem), "a Problem such as lasso()"),
+        ("method", method, offers(method, "init", "step", "restart"), "a method such as RAMDA(problem.regularizer)"),
+        ("schedule", schedule, isinstance(schedule, Schedule), "a Schedule such as Schedule(lr=0.1)"),
+        (
+            "gradients",
+            gradients,
+            gradients is None or offers(gradients, "__call__", "steps_per_epoch"),
+            "a gradient oracle such as FullGradient() or SampledGradient(64)",
+        ),
+    ):
+        if not right:
+            raise TypeError(f"{name} must be {wanted}, got {thing!r}")
 
 
 def progress_bar(progress: str | bool, steps: int, done: int):

@@ -86,6 +86,19 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         train(TrainSettings(weight=1e-4, **SMALL), out=tmp_path / "elsewhere", resume=True)
 
 
+def test_more_epochs_need_the_stages_of_the_run_that_is_resumed(tmp_path):
+    """Milestones that are left out lie at 40, 60 and 80 % of the epochs, so that more epochs move them."""
+    common = {"weight": 1e-4, "model": "mlp"}
+    train(TrainSettings(epochs=4, **common), out=tmp_path)
+    with pytest.raises(ValueError, match=r"its milestones is \(2, 3\), not .*; give it its own with --milestones 2 3$"):
+        train(TrainSettings(epochs=6, **common), out=tmp_path, resume=True)
+    resumed = train(TrainSettings(epochs=6, milestones=(2, 3), **common), out=tmp_path, resume=True)
+    whole = train(TrainSettings(epochs=6, milestones=(2, 3), **common), out=tmp_path / "whole")
+    assert [row["loss"] for row in resumed.history] == [row["loss"] for row in whole.history]
+    with pytest.raises(ValueError, match=r"epochs must be at least the 6 that .*checkpoint.pt holds, got 5"):
+        train(TrainSettings(epochs=5, milestones=(2, 3), **common), out=tmp_path, resume=True)
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [

@@ -15,6 +15,7 @@ from ramda_theory.diagnostics import Rate, Record, Table, fit_rate
 from ramda_theory.files import write_json
 from ramda_theory.methods import FullGradient, SampledGradient
 from ramda_theory.problems import Problem, Reference
+from ramda_theory.problems.checks import integer
 from ramda_theory.run import describe, run
 
 POINTS = 120
@@ -86,7 +87,8 @@ def converge(
     epochs : int
         Passes over the samples (steps, with full gradients).
     batch : int, optional
-        Samples per gradient; None for full gradients.  PG and FISTA always take full ones, as many steps as the rest.
+        Samples per gradient, at most all there are; None for full gradients.  PG and FISTA always take full ones, as
+        many steps as the rest.
     seed : int
         Of the batches.
     out : path, optional
@@ -105,9 +107,11 @@ def converge(
         raise ValueError("weight applies to a named problem only; a Problem carries its own regularizer")
     settings = select((), methods, problem)
     sampled = batch is not None and problem.samples is not None
-    oracle = SampledGradient(min(batch or 1, problem.samples or 1), seed) if sampled else FullGradient()
+    if sampled:
+        integer("batch", batch, 1, problem.samples, f"the samples of {problem.name}")
+    oracle = SampledGradient(batch or 1, seed) if sampled else FullGradient()
     per_epoch = oracle.steps_per_epoch(problem)
-    steps = epochs * per_epoch
+    steps = integer("epochs", epochs, 1) * per_epoch
     reference = problem.solution()
     finished = []
     for setting in settings:

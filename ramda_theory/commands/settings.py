@@ -119,7 +119,7 @@ def parse_setting(text: str) -> Setting:
     Raises
     ------
     ValueError
-        Naming the unknown method or key, or the value that is no number.
+        Naming the unknown method or key, the key given twice, or the value that is no number.
     """
     method, _, rest = text.partition(":")
     if method not in METHODS:
@@ -135,10 +135,14 @@ def parse_setting(text: str) -> Setting:
         "grow": lambda value: {"true": True, "false": False}[value.lower()],
         "milestones": lambda value: tuple(int(epoch) for epoch in value.split("/")),
     }
+    given: set[str] = set()
     for item in filter(None, rest.split(",")):
         key, _, value = item.partition("=")
         if key not in readers:
             raise ValueError(f"unknown setting {key!r} of {method}; choose from {', '.join(readers)}")
+        if key in given:
+            raise ValueError(f"{key} of {method} is given twice in {text!r}")
+        given.add(key)
         try:
             values[key] = readers[key](value)
         except (KeyError, ValueError) as error:

@@ -343,9 +343,17 @@ class Session:
         saved, own = state["settings"], asdict(self.settings)
         for item in fields(self.settings):
             if item.name != "epochs" and tuple_or(saved[item.name]) != tuple_or(own[item.name]):
+                advice = ""
+                if item.name == "milestones":  # left out, they depend on the epochs
+                    epochs = " ".join(map(str, saved["milestones"]))
+                    advice = f"; give it its own with --milestones{' ' * bool(epochs)}{epochs}"
                 raise ValueError(
-                    f"{path} is of another run: its {item.name} is {saved[item.name]!r}, not {own[item.name]!r}"
+                    f"{path} is of another run: its {item.name} is {saved[item.name]!r}, not {own[item.name]!r}{advice}"
                 )
+        if len(state["history"]) > self.settings.epochs:
+            raise ValueError(
+                f"epochs must be at least the {len(state['history'])} that {path} holds, got {self.settings.epochs}"
+            )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])

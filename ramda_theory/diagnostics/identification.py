@@ -43,7 +43,18 @@ def identification(trace: StructureTrace, reference: Structure | None = None) ->
         Of What (the theorem's) or of W.
     reference : Structure, optional
         Structure of the limit point; the run's own last structure by default.
+
+    Raises
+    ------
+    TypeError
+        If the arguments are something else, or the structures are not of one kind and shape.
+    ValueError
+        If the trace is empty.
     """
+    if not isinstance(trace, StructureTrace):
+        raise TypeError(f"trace must be a StructureTrace such as result.record.structures_hat, got {trace!r}")
+    if reference is not None and not isinstance(reference, Structure):
+        raise TypeError(f"reference must be a structure such as problem.solution().structure, got {reference!r}")
     if not len(trace):
         raise ValueError("trace must hold at least one step, got none")
     errors = trace.distances(trace[-1] if reference is None else reference)

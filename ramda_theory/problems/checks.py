@@ -32,12 +32,12 @@ def fraction(name: str, value: Any) -> float:
 
 
 def matrix(name: str, value: Any) -> np.ndarray:
-    """``value`` as a finite, nonempty, C-contiguous float64 matrix of its own."""
+    """``value`` as a nonempty, C-contiguous float64 matrix of its own, finite also when squared and summed."""
     return _finite(name, value, 2)
 
 
 def vector(name: str, value: Any, length: int, why: str) -> np.ndarray:
-    """``value`` as a finite float64 vector of its own with ``length`` entries, ``why`` it must have that many."""
+    """``value`` as a float64 vector of its own, finite as in `matrix`, with ``length`` entries, and ``why`` as many."""
     array = _finite(name, value, 1)
     if array.size != length:
         raise ValueError(f"{name} must have {length} entries ({why}), got {array.size}")
@@ -54,6 +54,15 @@ def _finite(name: str, value: Any, ndim: int) -> np.ndarray:
         raise TypeError(f"{name} must be a {kind} of real numbers, got {type(value).__name__}") from error
     if array.ndim != ndim or not array.size:
         raise ValueError(f"{name} must be a nonempty {kind}, got shape {array.shape}")
+    check_size(name, array)
+    return array
+
+
+def check_size(name: str, array: np.ndarray) -> None:
+    """Refuse NaN, Inf and numbers whose squares do not add up in float64."""
     if not np.all(np.isfinite(array)):
         raise ValueError(f"{name} must be finite, it holds NaN or Inf")
-    return array
+    with np.errstate(over="ignore"):
+        if not np.isfinite(np.vdot(array, array)):
+            largest = float(np.max(np.abs(array)))
+            raise ValueError(f"{name} must be scaled down: its largest entry, {largest:g}, overflows when squared")

@@ -22,7 +22,7 @@ class MultinomialLogistic(Problem):
     features : array, shape (n, p)
         One row x_i per sample.
     targets : integer array, shape (n,)
-        Classes 0 .. K - 1, with K - 1 the largest that occurs.
+        Classes 0 .. K - 1, each of which occurs.
     regularizer : Regularizer
         psi, on arrays of shape (p, K).
     name : str
@@ -37,7 +37,13 @@ class MultinomialLogistic(Problem):
         labels = one_label_per_row(targets, n)
         if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() < 1:
             raise ValueError("targets must be integers 0, 1, ..., at least two classes")
-        self._onehot = np.eye(int(labels.max()) + 1).take(labels, axis=0)
+        classes = np.unique(labels)
+        if len(classes) <= labels.max():
+            raise ValueError(
+                f"targets must hold every class from 0 to {labels.max()}, got {len(classes)} classes only: "
+                "np.unique(targets, return_inverse=True)[1] numbers them anew"
+            )
+        self._onehot = np.eye(len(classes)).take(labels, axis=0)
         start = np.zeros((p, self._onehot.shape[1]))
         super().__init__(name, regularizer, start, n, True, 0.5 * spectral_square(self._features))
 

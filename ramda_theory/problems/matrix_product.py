@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ramda_theory.problems.base import Problem
-from ramda_theory.problems.checks import fraction, integer
+from ramda_theory.problems.checks import check_size, fraction, integer
 from ramda_theory.problems.planted import orthonormal
 from ramda_theory.regularizers import GroupLasso, Regularizer
 
@@ -48,8 +48,9 @@ class Factorisation(Problem):
             raise ValueError(f"initial must have {sum(M.shape)} rows (those of U and V), got shape {initial.shape}")
         self._rows, self._columns = np.nonzero(observed)
         self._entries = M[observed]
-        if not self._entries.size or not np.all(np.isfinite(self._entries)):
-            raise ValueError("M must have observed entries, all of them finite")
+        if not self._entries.size:
+            raise ValueError("M must have observed entries, got none")
+        check_size("M", self._entries)
         self._cells = np.flatnonzero(observed)
         self._shape = M.shape
         super().__init__(name, regularizer, initial, self._entries.size, False, None)

@@ -79,7 +79,10 @@ def spectral_square(features: np.ndarray) -> float:
     norm = float(np.linalg.norm(features, 2))
     if norm == 0:
         raise ValueError("the data matrix must not be zero")
-    return norm**2 / len(features) * (1.0 + 1e-12)
+    square = norm * norm / len(features) * (1.0 + 1e-12)
+    if square < np.finfo(np.float64).tiny:
+        raise ValueError(f"the data matrix must be scaled up: its spectral norm, {norm:g}, underflows when squared")
+    return square
 
 
 def least_squares(

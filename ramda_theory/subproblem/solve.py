@@ -67,6 +67,8 @@ def solve(
         raise TypeError(f"max_iter must be an integer, got {max_iter!r}") from error
     if max_iter < 1:
         raise ValueError(f"max_iter must be at least 1, got {max_iter}")
+    if isinstance(start, (int, float)):
+        raise ValueError(f"start must be an array of shape {tuple(subproblem.anchor.shape)}, got the number {start!r}")
     if start is not None:
         xp = namespace(anchor=subproblem.anchor, start=start)
         same_shape(anchor=subproblem.anchor, start=start)

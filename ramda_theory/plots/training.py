@@ -19,6 +19,7 @@ def plot_training(result: TrainResult, path: str | Path) -> list[Path]:
     history, settings = result.history, result.settings
     epochs = [row["epoch"] for row in history]
     sparse = history[-1]["sparsity"] is not None
+    milestones = settings.milestones or ()
     with style():
         figure = new_figure(4.6, 5.4 if sparse else 2.4)
         axes = np.atleast_1d(figure.subplots(3 if sparse else 1, 1, sharex=True))
@@ -38,9 +39,9 @@ def plot_training(result: TrainResult, path: str | Path) -> list[Path]:
             axes[2].set_yscale("symlog", linthresh=1)
             axes[2].set_ylim(0, None)
         for axis in axes:
-            for milestone in settings.milestones or ():
-                axis.axvline(milestone, color="#999999", linewidth=0.8, zorder=0)
-        axes[-1].set_xlabel("epoch (grey lines: a stage begins)")
+            for milestone in milestones:
+                axis.axvline(milestone, color="#777777", linewidth=1.0, linestyle=":", zorder=1)
+        axes[-1].set_xlabel(r"epoch (grey lines: a stage begins, at $\hat{w} = w$)" if milestones else "epoch")
         axes[0].legend(loc="lower right")
     return save_both(figure, path)
 
@@ -64,16 +65,12 @@ def plot_comparison(tuning: Sequence[TrainResult], rows: Sequence[dict[str, Any]
             final_axes.plot(*points, linestyle="none", **look)
         for index, row in enumerate(row for row in rows if "sparsity" not in row):
             level = row["test"]["mean"]
-            final_axes.axhline(
-                level, color="#777777", linewidth=0.8, linestyle=DASHES[index + 1], label=row["optimizer"]
-            )
+            final_axes.axhline(level, color="#777777", linewidth=0.8, linestyle=DASHES[index], label=row["optimizer"])
         tops = [result.final["validation"] for result in tuning]
-        grid_axes.set(xlabel="weighted group sparsity", ylabel="validation accuracy", title="All weights, one seed")
-        grid_axes.set(xlim=(-0.02, 1.02), ylim=(max(tops) - 0.06, max(tops) + 0.005))
         lost = sum(top < max(tops) - 0.06 for top in tops)
-        grid_axes.text(
-            0.98, 0.03, f"{lost} weights too large: below the axis", ha="right", transform=grid_axes.transAxes
-        )
+        title = "All weights, one seed" + f"\n({lost} weights too large: below the axis)" * bool(lost)
+        grid_axes.set(xlabel="weighted group sparsity", ylabel="validation accuracy", title=title)
+        grid_axes.set(xlim=(-0.02, 1.02), ylim=(max(tops) - 0.06, max(tops) + 0.005))
         finals = [run["final"]["test"] for row in rows for run in row["runs"]]
         final_axes.set(xlabel="weighted group sparsity", ylabel="test accuracy", title="Tuned weight, all seeds")
         final_axes.set(xlim=(-0.02, 1.02), ylim=(min(finals) - 0.005, 1.0))

@@ -39,10 +39,16 @@ def plot_validation(cases: Sequence[Case], path: str | Path) -> list[Path]:
                         label=solver if solved else None,
                         clip_on=False,
                     )
-            axes.set(xscale="log", yscale="log", xlabel="iterations (0 drawn at 0.7)", title=f"spread of P: {spread}")
+            axes.set(
+                xscale="log",
+                yscale="log",
+                xlabel="iterations (0 is drawn at 0.7)",
+                title=f"max P / min P: about {float(spread):g}",
+            )
         panels[0].set_ylabel("relative error to the reference")
         handles = {
             solver: handle for axes in panels for handle, solver in zip(*axes.get_legend_handles_labels(), strict=True)
         }
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4)
+        told = "filled: called solved; open: not"
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, title=told)
     return save_both(figure, path)

@@ -88,7 +88,7 @@ def row(result: Run) -> dict[str, float]:
     ):
         values[f"accuracy{at}"] = 100 * workload().accuracy(w)
         values[f"sparsity{at}"] = 100 * (1 - trace[-1].count / len(w))
-        values[f"wrong pixels{at}"] = trace[-1].distance(exact.structure)
+        values[f"wrong pixels{at}"] = int(trace.distances(exact.structure)[-1])
     return values
 
 

@@ -221,14 +221,23 @@ def test_5_a_resumed_run_keeps_the_averaging_weight(at, fused):
 
 
 @both_paths
-def test_6_lr_zero_with_zero_groups_changes_nothing(fused):
-    start, gradients = drawn((7, 9), 4)
+@pytest.mark.parametrize("steps", [0, 3], ids=["fresh", "under way"])
+def test_6_lr_zero_with_zero_groups_changes_nothing(steps, fused):
+    """Neither at the first step nor later, when What is elsewhere."""
+    start, gradients = drawn((7, 9), 7)
     start[:, ::2] = 0
     parameter = nn.Parameter(start.clone())
-    optimizer = RAMDA([parameter], lr=0.0, regularizer=GroupLasso(0.5), fused=fused)
-    feed(optimizer, parameter, gradients)
+    optimizer = RAMDA([parameter], lr=0.05, regularizer=GroupLasso(0.5), fused=fused)
+    feed(optimizer, parameter, gradients[:steps])
+    with torch.no_grad():
+        parameter.copy_(start)
+    w_hat = structured(optimizer, parameter)
+    assert torch.equal(w_hat, start) == (steps == 0)
+    optimizer.param_groups[0]["lr"] = 0.0
+    feed(optimizer, parameter, gradients[steps:])
     assert torch.equal(parameter, start)
-    assert torch.equal(structured(optimizer, parameter), start)
+    assert torch.equal(structured(optimizer, parameter) == 0, w_hat == 0)
+    assert bool(structured(optimizer, parameter).isfinite().all())
 
 
 @pytest.mark.parametrize("cls", CLASSES)

@@ -230,6 +230,9 @@ class StructuredOptimizer(Optimizer):
         saved: dict[str, Any] = {}
 
         def unpack(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+            check_keys("state_dict", state_dict, "state", "param_groups")
+            for index, group in enumerate(state_dict["param_groups"]):
+                check_keys(f"param_groups[{index}] of state_dict", group, "params")
             groups = [
                 {key: from_plain(key, value) for key, value in group.items()} for group in state_dict["param_groups"]
             ]
@@ -346,6 +349,12 @@ class StructuredOptimizer(Optimizer):
         """Raise a RuntimeError inside `structured_point`, where ``what`` is not possible."""
         if self._holds_structured_point:
             raise RuntimeError(f"{what} inside structured_point(): the model does not hold its own weights there")
+
+
+def check_keys(name: str, found: dict[str, Any], *keys: str) -> None:
+    """Refuse a dictionary that lacks some of ``keys``."""
+    if missing := [key for key in keys if key not in found]:
+        raise ValueError(f"{name} lacks {', '.join(map(repr, missing))}; it has the keys {sorted(map(str, found))}")
 
 
 def _pack_options(_: Optimizer, state_dict: dict[str, Any]) -> None:

@@ -35,6 +35,22 @@ def test_the_state_of_another_optimizer_is_refused_and_nothing_changes(cls):
     assert not optimizer.state[parameter]
 
 
+@pytest.mark.parametrize("cls", [RAMDA, RMDA, ProxSGD, ProxAdamW])
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({}, r"state_dict lacks 'state', 'param_groups'; it has the keys \[\]"),
+        ({"state": {}}, r"state_dict lacks 'param_groups'; it has the keys \['state'\]"),
+        ({"state": {}, "param_groups": [{"lr": 0.2}]}, r"param_groups\[0\] of state_dict lacks 'params'"),
+    ],
+)
+def test_missing_keys_are_named_and_nothing_changes(cls, state, message):
+    optimizer = cls([torch.nn.Parameter(torch.full((3,), 0.5))], lr=0.1, regularizer=L1(1.0))
+    with pytest.raises(ValueError, match=message):
+        optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0]["lr"] == 0.1
+
+
 def test_gradients_too_large_to_square_are_named():
     parameter = torch.nn.Parameter(torch.zeros(3, 4))
     optimizer = RAMDA([("layer.weight", parameter)])

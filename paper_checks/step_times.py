@@ -214,7 +214,7 @@ def next_step(method: Method) -> tuple[list[Part], fused.Report, int]:
         copies = {key: tensor.clone() for key, tensor in state.items()}
         each = part(parameter.detach().clone(), copies, s)
         sizes: Any = fused.sizes_of(psi, parameter)
-        numbers = (s, s, EPS, *fused.scaled(psi, sizes, each.weight_sum), 1.0)
+        numbers = (s, s, EPS, *fused.scaled(psi, sizes, each.weight_sum), 1.0, fused.growth(each.weight_sum, s))
         tensors = each.point, parameter.grad, each.anchor, each.grad_sum, each.grad_sq_sum
         tasks.append(fused.Task(tensors, copies.get("norms"), sizes, numbers))
         parts.append(each)

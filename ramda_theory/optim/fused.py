@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -19,13 +19,19 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from ramda_theory.optim.dual_averaging import advance
-from ramda_theory.optim.lists import Lists, may_look
+from ramda_theory.optim.lists import Lists, Work, may_look
 from ramda_theory.optim.solving import is_exact
 from ramda_theory.regularizers import L1, ElasticNet, GroupLasso, Regularizer
 
 WORTHWHILE = 2**17
 """Weights that are worth a call of their own, or another thread."""
+
+LARGEST_BLOCK = 2**22
+"""Weights that are traversed together at most: what is together decides the last bits, so threads have no say in it."""
+BATCHES = 8
+"""Calls among which a thread's share of the work is divided, so that no thread waits long for another."""
+FEW = 8
+"""Batches of gradients that one thread has looked through by the time another has begun."""
 
 Sizes = tuple[int, int, int, int]
 """Lengths of the axes (kept, reduced, kept, reduced) that a tensor has to the loops."""
@@ -43,7 +49,7 @@ class Task(NamedTuple):
     sizes : Sizes
         Group (i, k) is [i, :, k, :].
     numbers : tuple of float
-        s with the sign of G, s, eps, weight_sum lam_g (negative: no psi), weight_sum l2, c.
+        s with the sign of G, s, eps, weight_sum lam_g (negative: no psi), weight_sum l2, c, `growth`.
     """
 
     tensors: tuple[Tensor, ...]
@@ -64,18 +70,16 @@ class Report(NamedTuple):
 # -- what the loops take ----------------------------------------------------------------------------------------------
 
 
-def step(options: dict[str, Any], state: dict[Tensor, Any], lists: Lists, recording: bool = False) -> Lists:
-    """Step the parameters that the compiled loops take, and return the lists of the others.
+def step(work: Sequence[Work], state: dict[Tensor, Any], recording: bool = False) -> list[Work]:
+    """Step the parameters that the compiled loops take, by one call for all, and return the others.
 
     Parameters
     ----------
-    options : dict
-        The parameter group.
+    work : list
+        Parameter groups, with lists of parameters, gradients, weights, W^0, V, U, t, alpha.
     state : dict
         The optimizer's.  A parameter's gets ``norms`` of its groups: they decide the last bits of W, so a run that is
         resumed bit for bit needs them.
-    lists : lists of Tensor
-        Parameters, gradients, weights, W^0, V, U, t, alpha.
     recording : bool
         Whether the step is to say how well it solved its subproblems, which the loops cannot.
 
@@ -84,16 +88,25 @@ def step(options: dict[str, Any], state: dict[Tensor, Any], lists: Lists, record
     RuntimeError
         With ``fused=True``, before anything has changed, if the loops leave any.
     """
-    reason = "its inexactness is recorded" if recording else obstacle(options, lists[6])
-    sizes = [None if reason else sizes_of(options["regularizer"], *each) for each in zip(*lists[:6], strict=True)]
-    left = [i for i, size in enumerate(sizes) if size is None]
-    if left and options["fused"]:
-        shape, reason = tuple(lists[0][left[0]].shape), reason or "not float32 on the CPU, or of an unusual layout"
-        raise RuntimeError(f"fused=True cannot step a parameter of shape {shape} ({reason}); fused=None can")
-    tasks = list(_tasks(options, state, lists, sizes)) if len(left) < len(sizes) else []
+    left: list[Work] = []
+    taken = []
+    for options, lists in work:
+        reason = "its inexactness is recorded" if recording else obstacle(options, lists[6])
+        sizes = [None if reason else sizes_of(options["regularizer"], *each) for each in zip(*lists[:6], strict=True)]
+        others = [i for i, size in enumerate(sizes) if size is None]
+        if others and options["fused"]:
+            shape, reason = (
+                tuple(lists[0][others[0]].shape),
+                reason or "not float32 on the CPU, or of an unusual layout",
+            )
+            raise RuntimeError(f"fused=True cannot step a parameter of shape {shape} ({reason}); fused=None can")
+        if others:
+            left.append((options, [[tensors[i] for i in others] for tensors in lists]))
+        taken.append((options, lists, sizes))
+    tasks = [task for each in taken for task in _tasks(*each, state)]
     if tasks and run(tasks).failed:
         raise RuntimeError("the equation of a group was not solved; its weights are NaN")
-    return [[tensors[i] for i in left] for tensors in lists]
+    return left
 
 
 def obstacle(options: dict[str, Any], steps: Sequence[Tensor]) -> str | None:
@@ -118,11 +131,6 @@ def loops() -> ModuleType | None:
     except ImportError:
         return None
     return native
-
-
-def _width() -> int:
-    native: Any = loops()
-    return native.WIDTH
 
 
 def sizes_of(psi: Regularizer | None, parameter: Tensor, *others: Tensor) -> Sizes | None:
@@ -151,33 +159,37 @@ def _axis_sizes(shape: tuple[int, ...], stride: tuple[int, ...], dims: tuple[int
             return None
         sizes[position] *= shape[axis]
     outer, rows, kept, size = sizes
-    if not entries or (rows > 1 and size > _width()) or (dims and outer * kept < 4):
+    native: Any = loops()
+    if not entries or (rows > 1 and size > native.WIDTH) or (dims and outer * kept < 4):
         return None  # with few groups, the copies of one that solving it alone takes are no small part of the tensor
     return outer, rows, kept, size
 
 
 def _tasks(
-    options: dict[str, Any], state: dict[Tensor, Any], lists: Lists, sizes: Sequence[Sizes | None]
+    options: dict[str, Any], lists: Lists, sizes: Sequence[Sizes | None], state: dict[Tensor, Any]
 ) -> Iterator[Task]:
     """Advance t and alpha of the parameters that have ``sizes``, and say what is to be done with their tensors."""
-    psi, c = options["regularizer"], 1.0 - float(options["momentum"])
-    by_step: dict[float, list[tuple[int, Sizes]]] = defaultdict(list)
-    for i, size in enumerate(sizes):
-        if size is not None:
-            by_step[lists[6][i].item()].append((i, size))
-    for members in by_step.values():
-        # s_t = eta sqrt(t),  alpha_t = alpha_{t-1} + s_t
-        _, s, alphas = advance([lists[6][i] for i, _ in members], [lists[7][i] for i, _ in members], options["lr"])
-        if s == 0:
-            continue
-        signed = -s if options["maximize"] else s
-        for (i, size), alpha in zip(members, alphas, strict=True):
-            lam, l2 = scaled(psi, size, alpha)
-            norms = None
-            if isinstance(psi, GroupLasso) and lam > 0:
-                norms = _norms(state[lists[0][i]], lists[2][i], size)
-            tensors = tuple(lists[k][i] for k in (2, 1, 3, 4, 5))
-            yield Task(tensors, norms, size, (signed, s, options["eps"], lam, l2, c))
+    psi, lr, c = options["regularizer"], float(options["lr"]), 1.0 - float(options["momentum"])
+    chosen = [i for i, size in enumerate(sizes) if size is not None]
+    if not chosen:
+        return
+    params, grads, weights, anchors, grad_sums, grad_sq_sums, steps, weight_sums = (
+        [tensors[i] for i in chosen] for tensors in lists
+    )
+    # s_t = eta sqrt(t),  alpha_t = alpha_{t-1} + s_t
+    torch._foreach_add_(steps, 1)
+    s = [lr * math.sqrt(step.item()) for step in steps]
+    torch._foreach_add_(weight_sums, s)
+    if lr == 0:
+        return
+    for k, i in enumerate(chosen):
+        size: Any = sizes[i]
+        alpha = weight_sums[k].item()
+        lam, l2 = scaled(psi, size, alpha)
+        norms = _norms(state[params[k]], weights[k], size) if isinstance(psi, GroupLasso) and lam > 0 else None
+        tensors = weights[k], grads[k], anchors[k], grad_sums[k], grad_sq_sums[k]
+        signed = -s[k] if options["maximize"] else s[k]
+        yield Task(tensors, norms, size, (signed, s[k], options["eps"], lam, l2, c, growth(alpha, s[k])))
 
 
 def scaled(psi: Regularizer | None, sizes: Sizes, weight_sum: float) -> tuple[float, float]:
@@ -189,6 +201,15 @@ def scaled(psi: Regularizer | None, sizes: Sizes, weight_sum: float) -> tuple[fl
         lam *= math.sqrt(sizes[1] * sizes[3]) if psi.size_scaled else 1.0
         return (lam if np.float32(lam) > 0 else -1.0), 0.0
     return lam, weight_sum * psi.l2 if isinstance(psi, ElasticNet) else 0.0
+
+
+def growth(weight_sum: float, s: float) -> float:
+    """The factor by which norms grow in a step while V/alpha and U/alpha stay: d ~ alpha^(1/3), b and lam ~ alpha.
+
+    Where the last norm times this is close, one pass over the tensors suffices.
+    """
+    before = weight_sum - s
+    return (weight_sum / before) ** (2 / 3) if before > 0.1 * weight_sum else 1.0
 
 
 def _norms(state: dict[str, Tensor], w: Tensor, sizes: Sizes) -> Tensor:
@@ -204,37 +225,66 @@ def _norms(state: dict[str, Tensor], w: Tensor, sizes: Sizes) -> Tensor:
 
 
 def run(tasks: Sequence[Task]) -> Report:
-    """V_t, U_t, What_t and W_t of all tasks, in place, on as many threads as torch uses.
-
-    Threads take parts from the two ends of the list, so that they do not meet in neighbouring columns of a tensor.  The
-    result does not depend on how many there are.
-    """
+    """V_t, U_t, What_t and W_t of all tasks, in place; the result does not depend on the number of threads."""
     native: Any = loops()
-    workers = torch.get_num_threads()
-    units, batches = _plan(tuple((task.sizes, task.norms is not None) for task in tasks), workers)
+    shapes = tuple((task.sizes, task.norms is not None) for task in tasks)
+    units, batches, sizes = _plan(shapes, torch.get_num_threads())
     addresses = [
         [tensor.data_ptr() for tensor in task.tensors] + [0 if task.norms is None else task.norms.data_ptr()]
         for task in tasks
     ]
-    table = np.array(addresses), np.array([task.sizes for task in tasks]), np.array([task.numbers for task in tasks])
-    waiting = deque(batches)
+    table = np.array(addresses), sizes, np.array([task.numbers for task in tasks])
 
-    def work(take: Callable[[], tuple[int, int]]) -> np.ndarray:
+    def work(first: int, last: int) -> np.ndarray:
         report = np.zeros(4, dtype=np.int64)
-        while True:
-            try:
-                first, last = take()
-            except IndexError:
-                return report
-            native.run(units[first:last], *table, report)
+        native.run(units[first:last], *table, report)
+        return report
 
-    ends = waiting.popleft, waiting.pop
-    helpers = min(workers, len(batches)) - 1
-    futures = [_pool(os.getpid(), helpers).submit(work, ends[(k + 1) % 2]) for k in range(helpers)]
-    report = sum((future.result() for future in futures), start=work(ends[0]))
+    report = sum(_shared(batches, work))
     # Autograd must notice that W has changed.
     torch.autograd.graph.increment_version([task.tensors[0] for task in tasks])
     return Report(*report.tolist())
+
+
+def all_finite(gradients: Sequence[Any]) -> bool | None:
+    """Whether no entry is NaN, Inf, or too large to square; None where the loops cannot tell."""
+    native: Any = loops()
+    if native is None or torch.compiler.is_compiling():
+        return None
+    for gradient in gradients:
+        plain = type(gradient) in (Tensor, Parameter) and gradient.dtype is torch.float32 and gradient.is_cpu
+        if not plain or not _axis_sizes(tuple(gradient.shape), gradient.stride(), ()):
+            return None
+    units, batches, _ = _plan(tuple(((1, 1, 1, g.numel()), False) for g in gradients), torch.get_num_threads())
+    addresses = np.array([gradient.data_ptr() for gradient in gradients])
+    if len(batches) < FEW:
+        return native.all_squarable(units, addresses)
+    return all(_shared(batches, lambda first, last: native.all_squarable(units[first:last], addresses)))
+
+
+def _shared(batches: Sequence[tuple[int, int]], work: Callable[[int, int], Any]) -> list[Any]:
+    """The results of ``work`` on all batches, in any order, by as many threads as torch uses.
+
+    Threads take batches from the two ends of the list, so that they do not meet in neighbouring columns of a tensor.
+    """
+    waiting = deque(batches)
+
+    def some(take: Callable[[], tuple[int, int]]) -> list[Any]:
+        results: list[Any] = []
+        while True:
+            try:
+                batch = take()
+            except IndexError:
+                return results
+            results.append(work(*batch))
+
+    ends = waiting.popleft, waiting.pop
+    helpers = min(torch.get_num_threads(), len(batches)) - 1
+    futures = [_pool(os.getpid(), helpers).submit(some, ends[(k + 1) % 2]) for k in range(helpers)]
+    results = some(ends[0])
+    for future in futures:
+        results += future.result()
+    return results
 
 
 @lru_cache(maxsize=2)
@@ -244,34 +294,38 @@ def _pool(process: int, threads: int) -> ThreadPoolExecutor:
 
 
 @lru_cache(maxsize=64)
-def _plan(tensors: tuple[tuple[Sizes, bool], ...], workers: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """The units of work (tensor, first group, last group + 1), and which of them make one call."""
-    most = max(WORTHWHILE, -(-sum(math.prod(sizes) for sizes, _ in tensors) // workers))
+def _plan(
+    tensors: tuple[tuple[Sizes, bool], ...], workers: int
+) -> tuple[np.ndarray, list[tuple[int, int]], np.ndarray]:
+    """The units of work (tensor, first group, last group + 1), which of them make one call, and all sizes."""
+    enough = max(WORTHWHILE, sum(math.prod(sizes) for sizes, _ in tensors) // (BATCHES * workers))
     units: list[tuple[int, int, int]] = []
     batches: list[tuple[int, int]] = []
     begun, weights = 0, 0
     for tensor, (sizes, grouped) in enumerate(tensors):
-        for first, last in _parts(sizes, grouped, most):
+        for first, last in _parts(sizes, grouped, enough):
             units.append((tensor, first, last))
             weights += (last - first) * (sizes[1] * sizes[3] if grouped else 1)
-            if weights >= WORTHWHILE:
+            if weights >= enough:
                 batches.append((begun, len(units)))
                 begun, weights = len(units), 0
     if begun < len(units):
         batches.append((begun, len(units)))
-    return np.array(units), batches
+    return np.array(units), batches, np.array([sizes for sizes, _ in tensors])
 
 
-def _parts(sizes: Sizes, grouped: bool, most: int) -> Iterator[tuple[int, int]]:
+def _parts(sizes: Sizes, grouped: bool, enough: int) -> Iterator[tuple[int, int]]:
     """Ranges of groups (of entries, without groups) that are one unit of work."""
     outer, rows, kept, size = sizes
     if not grouped:
-        outer, kept, at_once = 1, math.prod(sizes), WORTHWHILE
+        outer, kept, at_once = 1, math.prod(sizes), enough
     elif rows == 1:
-        at_once = max(WORTHWHILE // size, 1)
+        at_once = max(enough // size, 1)
     else:
-        # As wide as possible, since narrow blocks are slow, and all of about the same width.
-        widest = max(min(_width(), most // rows) // size, 1)
+        # As wide as possible, since narrow blocks are slow where memory is, and all of about the same width.
+        native: Any = loops()
+        largest = native.KEPT if math.prod(sizes) <= 4 * native.KEPT else LARGEST_BLOCK
+        widest = max(min(native.WIDTH, largest // rows) // size, 1)
         at_once = -(-kept // -(-kept // widest))
     for i in range(outer):
         for first in range(i * kept, (i + 1) * kept, at_once):

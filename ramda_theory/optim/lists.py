@@ -14,6 +14,9 @@ from ramda_theory.optim.sharding import local, local_gradient
 
 Lists = Sequence[Sequence[Tensor]]
 
+Work = tuple[dict[str, Any], list[list[Tensor]]]
+"""A parameter group and what a step needs of its parameters: themselves, gradients, weights, then their state."""
+
 
 def on_device(options: dict[str, Any]) -> bool:
     """Whether the numbers of a step must stay tensors: it is captured, or depends on what a device computes."""

@@ -22,10 +22,12 @@ from numba.extending import intrinsic
 
 f32, index = np.float32, np.uint64
 
-TOLERANCE = 2e-6
+TOLERANCE = 5e-6
 """Bound on |N(rho) - 1|, which is the residual of (7) in units of weight_sum lam_g."""
 WIDTH = 4096
 """Columns that are traversed together at most: what the scratch has room for."""
+KEPT = 2**15
+"""The metric of a block with no more entries is kept from its first pass to its last; else it is computed again."""
 ROWS_PER_SUM = index(32)
 """Rows that are summed in float32 before they join a float64 total."""
 SWEEPS = 8
@@ -44,6 +46,10 @@ sums: dict[str, Any] = {**fast, "fastmath": {"contract", "reassoc"}}
 
 ZERO, ONE = index(0), index(1)
 SEED = f32(0x54A20000)
+SMALLEST = f32(2.0**-126)
+"""The smallest normal number."""
+TOO_LARGE = f32(2.0**64)
+"""The smallest number whose square overflows."""
 THIRD = f32(1 / 3)
 
 
@@ -65,24 +71,37 @@ def cube_root(a):
 
 @nb.njit(**fast)
 def mix(w, x, c):
-    """(1 - c) w + c x as in `torch.lerp`: exactly w where x = w, exactly x where c = 1."""
-    return w + c * (x - w) if c < f32(0.5) else x - (x - w) * (f32(1) - c)
+    """(1 - c) w + c x as in `torch.lerp`: exactly w where x = w, exactly x where c = 1; 0 instead of denormals.
+
+    A weight that shrinks geometrically would end in them, and arithmetic with them takes a hundred times as long.
+    """
+    mixed = w + c * (x - w) if c < f32(0.5) else x - (x - w) * (f32(1) - c)
+    return f32(0) if abs(mixed) < SMALLEST else mixed
+
+
+@nb.njit(**fast)
+def minimizer(rho, d, anchor, v, lam):
+    """x = rho b / (rho d + lam)."""
+    return rho * (d * anchor - v) / (rho * d + lam)
 
 
 # -- the norm of one group --------------------------------------------------------------------------------------------
 
 
 @nb.njit(**fast)
-def mean_square(z, v2, v3, v4, low, high):
-    """E (1 + z u)^-2 for -low <= u <= high from the central moments of u, and a bound on half its relative error.
+def mean_square(z, v2, v3, v4):
+    """E (1 + z u)^-2 from the central moments of u, up to z^4; never negative."""
+    return max(1.0 + z * z * (3.0 * v2 + z * (-4.0 * v3 + z * 5.0 * v4)), 1e-9)
 
-    The series ends with z^4; the rest is at most 6 |z|^5 E |u|^5 / min(1 + z u)^7, and E |u|^5 <= max |u| E u^4.
+
+@nb.njit(**fast)
+def truncation(z, v4, low, high, value):
+    """A bound on half the relative error of `mean_square` = ``value`` where -low <= u <= high.
+
+    The rest of the series is at most 6 |z|^5 E |u|^5 / min(1 + z u)^7, and E |u|^5 <= max |u| E u^4.
     """
-    value = 1.0 + z * z * (3.0 * v2 + z * (-4.0 * v3 + z * 5.0 * v4))
     least = min(1.0, 1.0 + z * high, 1.0 - z * low)
-    if not (least > 0.0 and value > 0.0):
-        return 1.0, np.inf
-    return value, 3.0 * abs(z) ** 5 * v4 * max(low, high) / (least**7 * value)
+    return 3.0 * abs(z) ** 5 * v4 * max(low, high) / (least**7 * value) if least > 0.0 else np.inf
 
 
 @nb.njit(**fast)
@@ -108,22 +127,26 @@ def next_norm(rho, lam, s0, s1, s2, s3, s4, largest):
     near_threshold = False
     e = 1.0 - rho * mean
     if e > 0.05:
-        value, error = mean_square(-rho / e, v2, v3, v4, mean, high)
+        z = -rho / e
+        value = mean_square(z, v2, v3, v4)
+        error = truncation(z, v4, mean, high, value)
         at_zero = norm * np.sqrt(value) / e
         if at_zero * (1.0 + error) < 1.0 - 1e-5:
             return 0.0, True
         near_threshold = error < 0.1 and at_zero < 1.0 + 1e-5
 
-    # N(rho + delta) = 1: iterate e = sqrt(s_0 E (1 + z u)^-2).
+    # N(rho + delta) = 1: iterate e = sqrt(s_0 E (1 + z u)^-2), whose slope is small.
     e, change = norm, norm
-    for _ in range(40):
-        if change <= 1e-9 * e:
+    for _ in range(30):
+        if change <= 1e-8 * e:
             break
-        value, error = mean_square((e - 1.0) / (mean * e), v2, v3, v4, mean, high)
-        change = abs(norm * np.sqrt(value) - e)
-        e = norm * np.sqrt(value)
+        previous = e
+        e = norm * np.sqrt(mean_square((e - 1.0) / (mean * e), v2, v3, v4))
+        change = abs(e - previous)
+    z = (e - 1.0) / (mean * e)
     root = rho + (e - 1.0) / mean
-    if change <= 1e-9 * e and root > 0.0 and not near_threshold:
+    error = truncation(z, v4, mean, high, mean_square(z, v2, v3, v4))
+    if change <= 1e-8 * e and root > 0.0 and not near_threshold:
         # Close to the threshold rho is more sensitive than N.
         if error <= TOLERANCE * min(1.0, 10.0 * root * mean):
             return root, True
@@ -180,7 +203,7 @@ class Arrays(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """s with the sign of G, s, eps, weight_sum lam_g (negative: no psi), weight_sum l2, c; in float32."""
+    """s with the sign of G, s, eps, weight_sum lam_g (negative: no psi), weight_sum l2, c, growth of norms; float32."""
 
     signed: Any
     s: Any
@@ -188,38 +211,40 @@ class Numbers(NamedTuple):
     lam: Any
     l2: Any
     c: Any
+    growth: Any
 
 
-# Where things are in the scratch of a block: d and rho of every column, five sums, and the largest d.
-RHO, SUMS, LARGEST = index(WIDTH), index(2 * WIDTH), index(7 * WIDTH)
-SUM_1, SUM_2, SUM_3, SUM_4 = (index((2 + k) * WIDTH) for k in range(1, 5))
+# Where things are in the scratch of a block: rho of every column, five sums, and the largest d.
+SUMS, LARGEST = index(WIDTH), index(6 * WIDTH)
+SUM_1, SUM_2, SUM_3, SUM_4 = (index((1 + k) * WIDTH) for k in range(1, 5))
 MOMENTS = index(5)
 
 
 @nb.njit(**fast)
-def column_moments(a, n, start, rows, stride, width, update, scratch, totals):
+def column_moments(a, n, start, rows, stride, width, update, keep, scratch, metric, totals):
     """``totals[k]`` = s_k of ``width`` columns at the rho in ``scratch``, and their largest d; V and U first."""
     for j in range(width):
         scratch[LARGEST + j] = f32(0)
     for k in range(MOMENTS):
         for j in range(width):
-            scratch[SUMS + k * RHO + j] = f32(0)
+            scratch[SUMS + k * SUMS + j] = f32(0)
             totals[k, j] = 0.0
     for first in range(ZERO, rows, ROWS_PER_SUM):
         for i in range(first, min(first + ROWS_PER_SUM, rows)):
             o = start + i * stride
+            p = i * width if keep else ZERO
             if update:
                 for j in range(width):
                     a.v[o + j] += n.signed * a.g[o + j]
                     a.u[o + j] += n.s * a.g[o + j] * a.g[o + j]
-                    scratch[j] = cube_root(a.u[o + j]) + n.eps
-            else:
+                    metric[p + j] = cube_root(a.u[o + j]) + n.eps
+            elif not keep:
                 for j in range(width):
-                    scratch[j] = cube_root(a.u[o + j]) + n.eps
+                    metric[j] = cube_root(a.u[o + j]) + n.eps
             for j in range(width):
-                d = scratch[j]
+                d = metric[p + j]
                 b = d * a.anchor[o + j] - a.v[o + j]
-                reciprocal = f32(1) / (scratch[RHO + j] * d + n.lam)
+                reciprocal = f32(1) / (scratch[j] * d + n.lam)
                 q = b * reciprocal
                 t = d * reciprocal
                 s0 = q * q
@@ -234,8 +259,8 @@ def column_moments(a, n, start, rows, stride, width, update, scratch, totals):
                 scratch[LARGEST + j] = max(scratch[LARGEST + j], d)
         for k in range(MOMENTS):
             for j in range(width):
-                totals[k, j] += scratch[SUMS + k * RHO + j]
-                scratch[SUMS + k * RHO + j] = f32(0)
+                totals[k, j] += scratch[SUMS + k * SUMS + j]
+                scratch[SUMS + k * SUMS + j] = f32(0)
 
 
 @nb.njit(**fast)
@@ -288,21 +313,37 @@ def spread(norms, size, scratch):
     """The norm of every column's group into ``scratch``."""
     for k in range(index(norms.size)):
         for j in range(size):
-            scratch[RHO + k * size + j] = norms[k]
+            scratch[k * size + j] = norms[k]
 
 
 @nb.njit(**fast)
-def step_columns(a, n, norms, start, rows, stride, size, lam, scratch, report):
+def write_row(a, n, o, width, keep, p, scratch, metric):
+    """W of the ``width`` entries at ``o``; their metric is at ``p`` if it was kept."""
+    if keep:
+        for j in range(width):
+            x = minimizer(scratch[j], metric[p + j], a.anchor[o + j], a.v[o + j], n.lam)
+            a.w[o + j] = mix(a.w[o + j], x, n.c)
+    else:
+        for j in range(width):
+            x = minimizer(scratch[j], cube_root(a.u[o + j]) + n.eps, a.anchor[o + j], a.v[o + j], n.lam)
+            a.w[o + j] = mix(a.w[o + j], x, n.c)
+
+
+@nb.njit(**fast)
+def step_columns(a, n, norms, start, rows, stride, size, lam, scratch, metric, report):
     """Step the groups of ``size`` columns whose ``norms`` are given; they begin at the entry ``start``."""
     width = index(norms.size) * size
+    keep = rows * width <= index(KEPT)
     totals = np.empty((5, width))
     still_open = np.empty(norms.size, np.uint64)
     few = max(index(norms.size) // FEW, ONE)
     count = ZERO
+    for k in range(index(norms.size)):
+        norms[k] *= n.growth
     report[0] += 1
     for sweep in range(SWEEPS):
         spread(norms, size, scratch)
-        column_moments(a, n, start, rows, stride, width, sweep == 0, scratch, totals)
+        column_moments(a, n, start, rows, stride, width, sweep == 0, keep, scratch, metric, totals)
         count = next_norms(norms, size, lam, scratch, totals, still_open)
         report[1] += 1
         if count <= few:
@@ -313,12 +354,7 @@ def step_columns(a, n, norms, start, rows, stride, size, lam, scratch, report):
         report[3] += exact_norms(norms, chosen, a, n, start, rows, stride, size, lam)
     spread(norms, size, scratch)
     for i in range(rows):
-        o = start + i * stride
-        for j in range(width):
-            d = cube_root(a.u[o + j]) + n.eps
-            rho = scratch[RHO + j]
-            x = rho * (d * a.anchor[o + j] - a.v[o + j]) / (rho * d + n.lam)
-            a.w[o + j] = mix(a.w[o + j], x, n.c)
+        write_row(a, n, start + i * stride, width, keep, i * width, scratch, metric)
 
 
 # -- groups of adjacent entries ---------------------------------------------------------------------------------------
@@ -352,6 +388,7 @@ def step_rows(a, n, norms, start, size, lam, report):
     b, d = np.empty(size, np.float32), np.empty(size, np.float32)
     for k in range(index(norms.size)):
         o = start + k * size
+        norms[k] *= n.growth
         for j in range(size):
             a.v[o + j] += n.signed * a.g[o + j]
             a.u[o + j] += n.s * a.g[o + j] * a.g[o + j]
@@ -417,6 +454,17 @@ def vector(address, size):
 
 
 @nb.njit(**fast, cache=True)
+def all_squarable(units, addresses):
+    """Whether the squares of all entries are finite, in the parts (tensor, first, last + 1) that ``units`` lists."""
+    fine = True
+    for i in range(len(units)):
+        x = vector(addresses[units[i, 0]], units[i, 2])
+        for j in range(index(units[i, 1]), index(units[i, 2])):
+            fine &= abs(x[j]) < TOO_LARGE
+    return fine
+
+
+@nb.njit(**fast, cache=True)
 def run(units, addresses, shapes, numbers, report):
     """One step of every tensor, or part of one, that ``units`` lists.
 
@@ -429,16 +477,16 @@ def run(units, addresses, shapes, numbers, report):
     shapes : int64 array, (tensors, 4)
         Sizes of the four axes (kept, reduced, kept, reduced) that a tensor has to these loops: group (i, k) is
         [i, :, k, :].
-    numbers : float64 array, (tensors, 6)
+    numbers : float64 array, (tensors, 7)
         `Numbers` of every tensor.
     report : int64 array, (4,)
         Added to: blocks of columns, passes for their moments, groups solved one by one, groups on which that failed.
     """
-    scratch = np.empty(8 * WIDTH, np.float32)
+    scratch, metric = np.empty(7 * WIDTH, np.float32), np.empty(KEPT, np.float32)
     for i in range(len(units)):
         tensor, first, last = units[i, 0], index(units[i, 1]), index(units[i, 2])
-        signed, s, eps, lam, l2, c = numbers[tensor]
-        n = Numbers(f32(signed), f32(s), f32(eps), f32(lam), f32(l2), f32(c))
+        signed, s, eps, lam, l2, c, growth = numbers[tensor]
+        n = Numbers(f32(signed), f32(s), f32(eps), f32(lam), f32(l2), f32(c), f32(growth))
         outer, reduced, middle, inner = shapes[tensor]
         entries = outer * reduced * middle * inner
         at = addresses[tensor]
@@ -456,4 +504,4 @@ def run(units, addresses, shapes, numbers, report):
         else:
             before = first // kept  # the groups of one outermost index come together
             start = before * rows * kept * size + (first - before * kept) * size
-            step_columns(a, n, norms, start, rows, kept * size, size, lam, scratch, report)
+            step_columns(a, n, norms, start, rows, kept * size, size, lam, scratch, metric, report)

@@ -255,7 +255,7 @@ def test_groups_at_the_threshold_are_zero_exactly_where_float64_says_so(rows):
         group, sizes = (group.T.contiguous(), (1, 1, 4, 50)) if rows else (group, (1, 50, 4, 1))
         for begin in (0.0, 1e-3, 1.0):
             tensors = *(torch.full_like(group, value) for value in (1.0, 0.0, 1.0, 0.0)), group.clone()
-            numbers = 0.0, 0.0, 1e-6, float(lam[k]), 0.0, 1.0
+            numbers = 0.0, 0.0, 1e-6, float(lam[k]), 0.0, 1.0, 1.0
             task = fused.Task(tensors, torch.full((4,), begin), sizes, numbers)
             fused.run([task])
             assert ((task.norms > 0) == (gaps[k] > 0)).all(), (gaps[k], begin)
@@ -287,13 +287,14 @@ def test_the_result_does_not_depend_on_threads_or_on_how_the_work_is_cut(monkeyp
         fused._plan.cache_clear()
         torch.manual_seed(0)
         shapes = [((60, 500), (0,)), ((500, 60), (1,)), ((30, 20, 3, 3), (0, 2, 3)), ((6, 50, 7), (1,)), ((999,), None)]
+        shapes.append(((700, 300), (0,)))
         params = [torch.nn.Parameter(torch.randn(shape)) for shape, _ in shapes]
         psis = [None if dims is None else GroupLasso(0.3, dims=dims) for _, dims in shapes]
         groups = [{"params": [p], "regularizer": psi} for p, psi in zip(params, psis, strict=True)]
         optimizer = RAMDA(groups, fused=True)
-        for _ in range(5):
+        for _ in range(10):
             for parameter in params:
-                parameter.grad = torch.randn_like(parameter)
+                parameter.grad = torch.randn_like(parameter) * torch.randn_like(parameter).exp()
             optimizer.step()
         return [parameter.detach() for parameter in params]
 

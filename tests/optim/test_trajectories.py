@@ -41,7 +41,7 @@ def options(cls, regularizer, tolerance=1e-13):
     """Iterations are run to rounding level, in a metric that is not too far from round."""
     arguments = {"lr": LR[cls], "regularizer": regularizer}
     if cls in (RAMDA, ProxAdamW) and regularizer in ITERATIVE.values():
-        arguments.update(tolerance=tolerance, max_iter=20_000, eps=0.1)
+        arguments.update(tolerance=tolerance, max_iter=20_000, eps=1.0)
     return arguments
 
 

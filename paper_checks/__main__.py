@@ -85,7 +85,8 @@ def readme(results: Sequence[dict[str, Any]], command: str) -> str:
     lines = [
         "# Claims of the paper, checked",
         "",
-        f"Written by `{command}` in {total / 60:.0f} min of processor time; Python {platform.python_version()}, NumPy {np.__version__}.",
+        f"Written by `{command}` in {total / 60:.0f} min of processor time; Python {platform.python_version()}, "
+        f"NumPy {np.__version__}.",
         "The criterion of each check was fixed before its run; claims that fail are shown as failed.",
         "What they add up to: [FINDINGS.md](FINDINGS.md).",
         "",

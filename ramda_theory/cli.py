@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ramda_theory.files import check_writable
 from ramda_theory.plots import record_figure, typed
 
 
@@ -48,10 +49,10 @@ def count(text: str) -> int:
 
 
 def seed(text: str) -> int:
-    """An integer of at least zero."""
+    """An integer of at least zero that every random generator takes."""
     value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, got {text}")
+    if not 0 <= value < 2**63:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and less than 2**63, got {text}")
     return value
 
 
@@ -214,6 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for path in (arguments.out, *arguments.out.parents):
             if path.exists() and not path.is_dir():
                 raise ValueError(f"--out must be a folder, {path} is a file")
+        check_writable(arguments.out)
         return jobs[arguments.command](arguments, typed("ramda-theory", argv, without=["--resume"]))
     except (ValueError, TypeError, OSError, ArithmeticError) as error:
         print(f"ramda-theory {arguments.command}: {error}", file=sys.stderr)

@@ -28,6 +28,15 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
     return path
 
 
+def check_writable(folder: Path) -> None:
+    """Raise a ValueError if nothing can be written to ``folder``, or to what it would be made in; leave no trace."""
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        raise ValueError(f"cannot write to {folder}: {error.strerror} ({existing})") from error
+
+
 def write_json(path: str | Path, data: Any) -> Path:
     """Write plain data as JSON, atomically; NaN and Inf are refused."""
     text = json.dumps(data, indent=1, allow_nan=False) + "\n"

@@ -86,6 +86,35 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
         train(TrainSettings(weight=1e-4, **SMALL), out=tmp_path / "elsewhere", resume=True)
 
 
+@pytest.mark.parametrize("damage", ["cut", "empty", "text", "other data", "list", "a setting lost", "code"])
+def test_what_is_no_checkpoint_is_refused(damage, tmp_path, capsys):
+    path = tmp_path / "checkpoint.pt"
+    Session(TrainSettings(**SMALL)).save(path)
+    state = torch.load(path, weights_only=True)
+    if damage in ("cut", "empty", "text"):
+        whole = path.read_bytes()
+        path.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "text": b"junk\n"}[damage])
+    else:
+        del state["settings"]["gamma"]
+        torch.save({"other data": {"a": 1}, "list": [1], "a setting lost": state, "code": SMALL.keys}[damage], path)
+    before = path.read_bytes()
+    assert main(["train", "--model", "mlp", "--epochs", "1", "--resume", "--out", str(tmp_path)]) == 2
+    message = capsys.readouterr().err
+    assert f"{path} is not a checkpoint of ramda-theory train" in message
+    assert message.count("\n") == 1
+    assert path.read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(tmp_path, capsys, monkeypatch):
+    def refuse(dir):
+        raise PermissionError(13, "Permission denied", dir)
+
+    monkeypatch.setattr("ramda_theory.files.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("ramda_theory.commands.train.Session", None)
+    assert main(["train", "--epochs", "1", "--out", str(tmp_path / "a" / "b")]) == 2
+    assert f"cannot write to {tmp_path}/a/b: Permission denied ({tmp_path})" in capsys.readouterr().err
+
+
 def test_more_epochs_need_the_stages_of_the_run_that_is_resumed(tmp_path):
     """Milestones that are left out lie at 40, 60 and 80 % of the epochs, so that more epochs move them."""
     common = {"weight": 1e-4, "model": "mlp"}
@@ -117,11 +146,20 @@ def test_wrong_settings_are_named(wrong, says):
 
 
 def test_the_command_line_refuses_in_one_line(tmp_path, capsys):
-    for arguments in (["--optimizer", "Adam"], ["--batch", "5000"], ["--momentum", "1.5"], ["--resume"]):
+    for arguments in (
+        ["--optimizer", "Adam"],
+        ["--batch", "5000"],
+        ["--momentum", "1.5"],
+        ["--resume"],
+        ["--seed", "9" * 20],
+    ):
         assert main(["train", "--out", str(tmp_path), *arguments]) == 2
         message = capsys.readouterr().err
         assert message.startswith("ramda-theory train: ")
         assert message.count("\n") == 1
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "--seed", "9" * 20])
+    assert "must be at least 0 and less than 2**63" in capsys.readouterr().err
 
 
 def test_compare_gives_each_optimizer_its_own_learning_rate_and_repeats_nothing(tmp_path, monkeypatch):

@@ -339,8 +339,14 @@ class Session:
         """Read what `save` wrote; the settings must agree but for more epochs."""
         import torch
 
-        state = torch.load(path, weights_only=True)
-        saved, own = state["settings"], asdict(self.settings)
+        own = asdict(self.settings)
+        try:
+            state = torch.load(path, weights_only=True)
+            saved = {name: state["settings"][name] for name in own}
+        except OSError:
+            raise
+        except Exception as error:  # what is damaged fails in the unpickler, anywhere and with anything
+            raise ValueError(f"{path} is not a checkpoint of ramda-theory train ({type(error).__name__})") from error
         for item in fields(self.settings):
             if item.name != "epochs" and tuple_or(saved[item.name]) != tuple_or(own[item.name]):
                 advice = ""

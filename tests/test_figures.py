@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+import shlex
+from pathlib import Path
 
 import pytest
 
 from paper_checks import __main__ as checks_command
+from paper_checks import all_checks
 from paper_checks.check import Outcome, check
-from ramda_theory.cli import main
+from ramda_theory.cli import main, parser
+from ramda_theory.commands.converge import converge
+from ramda_theory.commands.identify import identify
 from ramda_theory.plots import new_figure, record_figure, typed
+
+FIGURES = Path(__file__).parents[1] / "figures"
+"""The figures of the repository."""
+ENTRIES = json.loads((FIGURES / "figures.json").read_text(encoding="utf-8"))
+RESULTS = {"figures.json", "paper_checks.json"}
+"""JSON that belongs to all figures of the folder."""
 
 # -- the record ------------------------------------------------------------------------------------------------------
 
@@ -70,3 +81,56 @@ def test_commands_write_both_formats_and_name_the_figure(command, stem, seeds, t
     entry = json.loads((tmp_path / "figures.json").read_text())[stem]
     assert entry["command"] == "ramda-theory " + " ".join(command)
     assert entry["seeds"] == seeds and entry["data"] == f"{stem}.json"
+
+
+# -- the figures of the repository -----------------------------------------------------------------------------------
+
+
+def test_every_file_is_named_and_every_name_has_its_files():
+    found = {path.name for path in FIGURES.iterdir() if path.suffix in (".png", ".pdf", ".json")}
+    named = {f"{stem}.{suffix}" for stem in ENTRIES for suffix in ("png", "pdf")}
+    data = {entry["data"] for entry in ENTRIES.values() if isinstance(entry["data"], str)}
+    assert found - RESULTS == named | data
+    for stem in ENTRIES:
+        assert (FIGURES / f"{stem}.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+        assert (FIGURES / f"{stem}.pdf").read_bytes()[:4] == b"%PDF"
+
+
+@pytest.mark.parametrize("stem", ENTRIES)
+def test_the_command_of_a_figure_can_be_typed_and_is_nobodys_own(stem):
+    entry = ENTRIES[stem]
+    assert entry["versions"].keys() == {"python", "numpy", "scipy", "torch", "matplotlib", "ramda_theory"}
+    assert entry["seeds"] and entry["data"]
+    if entry["command"].startswith("python -m paper_checks "):
+        (name,) = shlex.split(entry["command"])[3:]  # and nothing else: no quick run
+        assert name in {item.id for item in all_checks()}
+        assert (FIGURES.parent / entry["seeds"].removeprefix("written in ")).exists()
+    else:
+        program, *arguments = shlex.split(entry["command"])
+        assert program == "ramda-theory" and "--quick" not in arguments and "--out" not in arguments
+        assert parser().parse_args(arguments).command == arguments[0]
+    assert not any(place in json.dumps(entry) for place in ("/tmp", "/home", "/work", "/root", "/Users"))
+
+
+def test_a_setting_of_identify_comes_out_again():
+    """Seed 0 of the first setting.  T0 is an integer and the same on every machine unless rounding decides it."""
+    kept = next(entry for entry in json.loads((FIGURES / "identify.json").read_text()) if entry["seed"] == 0)
+    (run,) = identify(methods=["RAMDA:lr=1e-2"], seeds=[0])
+    again = run.to_dict()
+    for name in ("objective_gap", "nondegeneracy_margin"):
+        assert again.pop(name) == pytest.approx(kept.pop(name), rel=1e-6)
+    assert again == kept
+
+
+def test_the_curves_of_converge_come_out_again():
+    """Differences of nearly equal numbers are off by their rounding, 1e-14."""
+    command = parser().parse_args(shlex.split(ENTRIES["converge"]["command"])[1:])
+    runs = converge(command.problem, methods=command.methods, epochs=command.epochs, batch=command.batch)
+    kept = json.loads((FIGURES / "converge.json").read_text())
+    for run, old in zip(runs, kept, strict=True):
+        new = run.to_dict()
+        assert (new["method"], new["settings"]) == (old["method"], old["settings"])
+        assert new["series"].keys() == old["series"].keys()
+        for name in new["series"].keys() - {"seconds"}:
+            for a, b in zip(new["series"][name], old["series"][name], strict=True):
+                assert a == pytest.approx(b, rel=1e-6, abs=1e-13) if b is not None else a is None, name

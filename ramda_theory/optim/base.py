@@ -192,6 +192,7 @@ class StructuredOptimizer(Optimizer):
             first["skipped_steps"] = torch.zeros((), dtype=torch.int64, device=device)
 
     def _count_skip(self, found: Tensor) -> None:
+        self._start_counting()  # in case the option was changed on the way
         first = self.param_groups[0]
         if first["skipped_steps"].device != found.device:  # the model was moved, or the state loaded
             first["skipped_steps"] = first["skipped_steps"].to(found.device)

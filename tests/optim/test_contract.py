@@ -134,6 +134,20 @@ def test_half_precision_with_gradient_scaling_and_clipping(cls):
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.parametrize("cls", CLASSES)
+def test_the_policy_for_nonfinite_gradients_may_change_on_the_way(cls):
+    problem = NoisyQuadratic(steps=5)
+    parameter = problem.parameter()
+    optimizer = cls([parameter], regularizer=L1(0.1))
+    train(optimizer, parameter, problem, 2)
+    optimizer.param_groups[0]["on_nonfinite"] = "skip"
+    w = train(optimizer, parameter, problem, 2, first=3)
+    parameter.grad = torch.full_like(parameter, torch.nan)
+    optimizer.step()
+    assert torch.equal(parameter, w)
+    assert int(optimizer.skipped_steps) == 1
+
+
 SHAPES = [(0, 3), (3, 0), (0, 0), (0, 2, 3)]
 
 

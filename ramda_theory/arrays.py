@@ -60,12 +60,23 @@ def real(name: str, value: Any, *, minimum: float = -np.inf, strict: bool = Fals
         raise TypeError(f"{name} must be a real number, got {value!r}")
     try:
         number = float(value)
+    except OverflowError:
+        number = math.inf
     except (TypeError, ValueError) as error:
         raise TypeError(f"{name} must be a real number, got {value!r}") from error
     if not np.isfinite(number) or number < minimum or (strict and number == minimum):
         bound = "" if minimum == -np.inf else f" {'>' if strict else '>='} {minimum:g}"
         raise ValueError(f"{name} must be finite{' and' + bound if bound else ''}, got {value!r}")
     return number
+
+
+def sum_of_roots(count: int) -> float:
+    """sqrt(1) + ... + sqrt(count), to the last digits; beyond a thousand terms by the Euler-Maclaurin formula."""
+    if count <= 1000:
+        return math.fsum(math.sqrt(k) for k in range(1, count + 1))
+    zeta = -0.207886224977354566  # of -1/2
+    root = math.sqrt(count)
+    return math.fsum([root * count * (2 / 3), root / 2, zeta, 1 / (24 * root), -1 / (1920 * root**5)])
 
 
 def wide(xp: ModuleType, array: Array) -> Array:

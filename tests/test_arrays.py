@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 
@@ -12,7 +13,7 @@ import torch
 from backends import BACKENDS, DOUBLE, to_numpy
 from examples import EXAMPLES, example_point
 
-from ramda_theory.arrays import inner, is_host, largest, namespace, norm, real, to_host, total
+from ramda_theory.arrays import inner, is_host, largest, namespace, norm, real, sum_of_roots, to_host, total
 from ramda_theory.regularizers import GroupLasso
 
 
@@ -86,3 +87,14 @@ def test_tensors_that_require_grad(regularizer):
     assert regularizer.prox_structure(parameter)[1] == regularizer.prox_structure(w)[1]
     with torch.no_grad():
         assert not regularizer.prox(parameter).requires_grad
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 1000, 1001, 1500, 10**6])
+def test_sums_of_roots_are_right_to_the_last_digits(count):
+    expected = math.fsum(math.sqrt(k) for k in range(1, count + 1))
+    assert sum_of_roots(count) == pytest.approx(expected, rel=1e-15, abs=0)
+
+
+def test_a_number_too_large_for_a_float_is_refused():
+    with pytest.raises(ValueError, match="x must be finite"):
+        real("x", 10**400)

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ramda_theory.arrays import Array, cbrt, namespace, wide
+from ramda_theory.arrays import Array, cbrt, namespace, sum_of_roots, wide
 from ramda_theory.methods.state import Settings, average, checked_gradient, zero_if_none
 from ramda_theory.subproblem import Solution, Subproblem, solve
 from ramda_theory.subproblem.solve import Solver
@@ -91,7 +91,7 @@ class DualAveraging:
 
         With memory, t = memory, alpha = sum_{k <= memory} eta sqrt(k), and V and U keep V/alpha and U/alpha.
         """
-        alpha = sum(settings.lr * math.sqrt(k) for k in range(1, memory + 1))
+        alpha = settings.lr * sum_of_roots(memory)
         kept = alpha / state.weight_sum if state.weight_sum > 0 else 0.0
         return replace(
             state,

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from ramda_theory.optim.lists import Work, on_device
 from ramda_theory.optim.nonfinite import nonfinite_parameters, nonfinite_somewhere
-from ramda_theory.optim.options import PLAIN_KEYS, check_loaded, checked_group, from_plain, to_plain
+from ramda_theory.optim.options import PLAIN_KEYS, check_loaded, check_lrs, checked_group, from_plain, to_plain
 from ramda_theory.optim.sharding import local
 from ramda_theory.optim.solving import Inexactness
 
@@ -136,6 +136,7 @@ class StructuredOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        check_lrs(self.param_groups)
         keep = self._nonfinite()
         if self.record_inexactness:
             self.inexactness.clear()

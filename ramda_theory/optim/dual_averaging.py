@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ramda_theory.arrays import sum_of_roots
 from ramda_theory.optim.base import StructuredOptimizer
 from ramda_theory.optim.lists import assign, may_look, scalar, still
 from ramda_theory.optim.sharding import local
@@ -55,7 +56,7 @@ class DualAveraging(StructuredOptimizer):
         """
         self.refuse_structured_point("restart()")
         memory = nonnegative_integer("memory", memory)
-        roots = math.fsum(math.sqrt(k) for k in range(1, memory + 1))
+        roots = sum_of_roots(memory)
         self.inexactness.clear()
         for group in self.param_groups:
             for parameter in group["params"]:
@@ -95,7 +96,7 @@ def advance(
     """t <- t + 1, alpha <- alpha + s with s = lr sqrt(t), for parameters of one t: (t, s, every alpha)."""
     torch._foreach_add_(list(steps), 1)
     t = int(steps[0].item())
-    s = float(lr) * math.sqrt(t)
+    s = max(float(lr), 0.0) * math.sqrt(t)
     torch._foreach_add_(list(weight_sums), s)
     return t, s, [weight_sum.item() for weight_sum in weight_sums]
 

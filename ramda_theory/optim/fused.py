@@ -95,10 +95,9 @@ def step(work: Sequence[Work], state: dict[Tensor, Any], recording: bool = False
         sizes = [None if reason else sizes_of(options["regularizer"], *each) for each in zip(*lists[:6], strict=True)]
         others = [i for i, size in enumerate(sizes) if size is None]
         if others and options["fused"]:
-            shape, reason = (
-                tuple(lists[0][others[0]].shape),
-                reason or "not float32 on the CPU, or of an unusual layout",
-            )
+            forget_new(work, state)
+            shape = tuple(lists[0][others[0]].shape)
+            reason = reason or "not float32 on the CPU, or of an unusual layout"
             raise RuntimeError(f"fused=True cannot step a parameter of shape {shape} ({reason}); fused=None can")
         if others:
             left.append((options, [[tensors[i] for i in others] for tensors in lists]))
@@ -107,6 +106,14 @@ def step(work: Sequence[Work], state: dict[Tensor, Any], recording: bool = False
     if tasks and run(tasks).failed:
         raise RuntimeError("the equation of a group was not solved; its weights are NaN")
     return left
+
+
+def forget_new(work: Sequence[Work], state: dict[Tensor, Any]) -> None:
+    """Remove the state of parameters that have not made a step: it holds nothing but copies of them."""
+    for _, lists in work:
+        for parameter, weight, step in zip(lists[0], lists[2], lists[6], strict=True):
+            if weight is parameter and float(step) == 0:
+                state.pop(parameter, None)
 
 
 def obstacle(options: dict[str, Any], steps: Sequence[Tensor]) -> str | None:
@@ -169,7 +176,7 @@ def _tasks(
     options: dict[str, Any], lists: Lists, sizes: Sequence[Sizes | None], state: dict[Tensor, Any]
 ) -> Iterator[Task]:
     """Advance t and alpha of the parameters that have ``sizes``, and say what is to be done with their tensors."""
-    psi, lr, c = options["regularizer"], float(options["lr"]), 1.0 - float(options["momentum"])
+    psi, lr, c = options["regularizer"], max(float(options["lr"]), 0.0), 1.0 - float(options["momentum"])
     chosen = [i for i, size in enumerate(sizes) if size is not None]
     if not chosen:
         return
@@ -209,7 +216,7 @@ def growth(weight_sum: float, s: float) -> float:
     Where the last norm times this is close, one pass over the tensors suffices.
     """
     before = weight_sum - s
-    return (weight_sum / before) ** (2 / 3) if before > 0.1 * weight_sum else 1.0
+    return (weight_sum / before) ** (2 / 3) if before > 0.1 * weight_sum > 0 else 1.0
 
 
 def _norms(state: dict[str, Tensor], w: Tensor, sizes: Sizes) -> Tensor:
@@ -247,7 +254,7 @@ def run(tasks: Sequence[Task]) -> Report:
 
 
 def all_finite(gradients: Sequence[Any]) -> bool | None:
-    """Whether no entry is NaN, Inf, or too large to square; None where the loops cannot tell."""
+    """Whether the norm of every gradient is a finite float32; None where the loops cannot tell."""
     native: Any = loops()
     if native is None or torch.compiler.is_compiling():
         return None
@@ -258,8 +265,10 @@ def all_finite(gradients: Sequence[Any]) -> bool | None:
     units, batches, _ = _plan(tuple(((1, 1, 1, g.numel()), False) for g in gradients), torch.get_num_threads())
     addresses = np.array([gradient.data_ptr() for gradient in gradients])
     if len(batches) < FEW:
-        return native.all_squarable(units, addresses)
-    return all(_shared(batches, lambda first, last: native.all_squarable(units[first:last], addresses)))
+        totals = native.squares(units, addresses)
+    else:
+        totals = sum(_shared(batches, lambda first, last: native.squares(units[first:last], addresses)))
+    return bool(np.all(totals <= np.finfo(np.float32).max))
 
 
 def _shared(batches: Sequence[tuple[int, int]], work: Callable[[int, int], Any]) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -182,6 +182,14 @@ def check_loaded(group: dict[str, Any], own: list[Tensor], first: dict[str, Any]
         raise ValueError(
             f"on_nonfinite must be the same in every group, got {first['on_nonfinite']!r} and {group['on_nonfinite']!r}"
         )
+
+
+def check_lrs(groups: Sequence[dict[str, Any]]) -> None:
+    """Refuse a negative or NaN lr set between steps; what rounding in a scheduler leaves below 0 counts as 0."""
+    for group in groups:
+        lr = group["lr"]
+        if not isinstance(lr, Tensor) and not lr >= -1e-12:
+            raise ValueError(f"lr must be >= 0, got {lr!r}")
 
 
 def parameters(params: Any) -> Iterator[Tensor]:

@@ -520,3 +520,59 @@ def peak(function):
 def status(key):
     with open("/proc/self/status") as file:
         return 1024 * next(int(line.split()[1]) for line in file if line.startswith(key))
+
+
+def test_a_refused_step_leaves_no_state():
+    """What a later step starts from is the weights at that time, not at the time of the refusal."""
+    first, second = torch.nn.Parameter(torch.ones(4, 5)), torch.nn.Parameter(torch.ones(4, 5, dtype=torch.float64))
+    optimizer = RAMDA([{"params": [first], "regularizer": L1(0.1)}, {"params": [second]}], fused=True)
+    first.grad, second.grad = torch.ones_like(first), torch.ones_like(second)
+    with pytest.raises(RuntimeError, match=r"fused=True cannot step a parameter of shape \(4, 5\)"):
+        optimizer.step()
+    assert not optimizer.state
+    assert torch.equal(first, torch.ones(4, 5))
+
+
+@pytest.mark.parametrize("taken", [None, False])
+@pytest.mark.parametrize("lr", [-0.1, float("nan")])
+def test_an_lr_that_became_negative_is_refused(taken, lr):
+    parameter = torch.nn.Parameter(torch.ones(4, 5))
+    optimizer = RAMDA([parameter], fused=taken)
+    parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    before = {key: value.clone() for key, value in optimizer.state[parameter].items()}
+    optimizer.param_groups[0]["lr"] = lr
+    with pytest.raises(ValueError, match="lr must be >= 0"):
+        optimizer.step()
+    assert all(torch.equal(value, before[key]) for key, value in optimizer.state[parameter].items())
+
+
+@pytest.mark.parametrize("taken", [None, False])
+def test_an_lr_that_rounding_left_below_zero_counts_as_zero(taken):
+    parameter = torch.nn.Parameter(torch.ones(4, 5))
+    optimizer = RAMDA([parameter], fused=taken, lr=1e-2)
+    parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    before, weight_sum = parameter.detach().clone(), optimizer.state[parameter]["weight_sum"].clone()
+    optimizer.param_groups[0]["lr"] = -1e-19
+    optimizer.step()
+    assert torch.equal(parameter, before)
+    assert torch.equal(optimizer.state[parameter]["weight_sum"], weight_sum)
+
+
+@pytest.mark.parametrize("share", [0.5, 1.1])
+def test_gradients_are_looked_through_as_by_the_plain_path(share):
+    """By their norm in float32, which no thread has alone."""
+    parameters = [torch.nn.Parameter(torch.zeros(300, 4000)), torch.nn.Parameter(torch.zeros(7))]
+    size = float(np.sqrt(share * float(np.finfo(np.float32).max) / parameters[0].numel()))
+    finite = []
+    for taken in (None, False):
+        optimizer = RAMDA(parameters, fused=taken, lr=1e-30)
+        for parameter in parameters:
+            parameter.grad = torch.full_like(parameter, size)
+        try:
+            optimizer.step()
+            finite.append(True)
+        except RuntimeError:
+            finite.append(False)
+    assert finite == [share < 1] * 2

@@ -2,11 +2,11 @@
 # jupyter:
 #   jupytext:
 #     formats: ipynb,py:percent
+#     notebook_metadata_filter: -jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
 #       format_name: percent
 #       format_version: '1.3'
-#       jupytext_version: 1.19.6
 #   kernelspec:
 #     display_name: Python 3
 #     language: python
@@ -19,7 +19,8 @@
 # The proof of Theorem 2 of [arXiv:2403.14398](https://arxiv.org/abs/2403.14398) bounds the distance from stationarity
 # by three terms,
 #
-# $$\mathrm{dist}(0, \partial F(\hat w_t)) \le \|\nabla f(\hat w_t) - V_t/\alpha_t\| + \epsilon_t/\alpha_t + \|P_t(\hat w_t - w_0)/\alpha_t\|. \tag{28}$$
+# $$\mathrm{dist}(0, \partial F(\hat w_t))
+# \le \|\nabla f(\hat w_t) - V_t/\alpha_t\| + \epsilon_t/\alpha_t + \|P_t(\hat w_t - w_0)/\alpha_t\|. \tag{28}$$
 #
 # The first is the error of the averaged gradient, the second that of the inexact subproblem, the third the pull of
 # the anchor $w_0$. All three can be measured along a run. This notebook compares methods first and then takes RAMDA

@@ -123,9 +123,9 @@ print(aligned(rows))
 # on the left,** that one stage with a small learning rate decreases steadily, while stages that begin with a large
 # one overtake it. **In the middle,** the anchor's pull: it jumps up at every restart, as $P_t/\alpha_t$ starts large
 # again, and then falls below that of the long stage, whose anchor is far away; a restart that keeps 200 steps'
-# averages ("memory", ours) does not jump. **On the right,** the gradient error falls from stage to stage, because $w$
-# moves less. In the table see $T_0$: the first stage is the same for both runs with stages, so the structure that the
-# run with memory has from its $T_0$ on was lost by the restarts of the other.
+# averages ("memory", ours) jumps far less. **On the right,** the gradient error falls from stage to stage, because
+# $w$ moves less. In the table see $T_0$: the first stage is the same for both runs with stages, so the structure that
+# the run with memory has from its $T_0$ on was lost by the restarts of the other.
 
 # %%
 batches, milestones = SampledGradient(batch_size=64, seed=0), (560, 1120, 1680, 2240)

@@ -49,13 +49,14 @@ def draw_subproblem(
             point = np.asarray([x, y]).reshape(problem.anchor.shape)
             residual[row, column], value[row, column] = problem.residual(point), problem.objective(point)
     levels = value.min() + np.ptp(value) * np.geomspace(1e-3, 1.0, 10)
-    axes.contour(first, second, value, levels=levels, colors="#b0b0b0", linewidths=0.6)
+    axes.contour(first, second, value, levels=levels, colors="#b0b0b0", linewidths=0.6, linestyles="solid")
     ordered = sorted(tolerances)
-    shades = [str(grey) for grey in np.linspace(0.45, 0.85, len(ordered))]
-    axes.contourf(first, second, residual, levels=[-1.0, *ordered], colors=shades, alpha=0.75)
+    shades = [str(grey) for grey in np.linspace(0.7, 0.9, len(ordered))]
+    axes.contourf(first, second, residual, levels=[-1.0, *ordered], colors=shades)
     outlines = axes.contour(first, second, residual, levels=ordered, colors="black", linewidths=0.7)
     axes.clabel(outlines, fmt=lambda level: f"$\\epsilon$ = {level:g}", fontsize=7.5)
     for index, (name, path) in enumerate(paths.items()):
         path = np.asarray(path).reshape(len(path), 2)
-        axes.plot(*path.T, marker="os^D"[index % 4], markersize=3, linewidth=1.1, label=name, **line_style(index))
+        mark = {"marker": "os^D"[index % 4], "markersize": 4, "fillstyle": "none", "markeredgewidth": 0.9}
+        axes.plot(*path.T, linewidth=1.1, label=name, **mark, **line_style(index))
     axes.set(xlim=limits[:2], ylim=limits[2:], xlabel="first variable", ylabel="second variable")

@@ -213,9 +213,17 @@ def next_step(method: Method) -> tuple[list[Part], fused.Report, int]:
         psi, state = problem.psi(weight), method.optimizer.state[parameter]
         copies = {key: tensor.clone() for key, tensor in state.items()}
         each = part(parameter.detach().clone(), copies, s)
-        sizes: Any = fused.sizes_of(psi, parameter)
+        sizes = fused.sizes_of(psi, parameter)
+        parts.append(each)
+        if sizes is None:  # the step leaves it to the plain path, and so its next W to the same method here
+            left = parameter.detach().clone().requires_grad_()
+            left.grad = parameter.grad
+            optimizer = RAMDA([left], LR, 0.0, EPS, psi, fused=False)
+            optimizer.state[left] = copies
+            optimizer.step()
+            each.point.copy_(left.detach())
+            continue
         numbers = (s, s, EPS, *fused.scaled(psi, sizes, each.weight_sum), 1.0, fused.growth(each.weight_sum, s))
         tensors = each.point, parameter.grad, each.anchor, each.grad_sum, each.grad_sq_sum
         tasks.append(fused.Task(tensors, copies.get("norms"), sizes, numbers))
-        parts.append(each)
     return parts, fused.run(tasks), sum(task.norms.numel() for task in tasks if task.norms is not None)

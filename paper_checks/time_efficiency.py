@@ -25,7 +25,7 @@ from ramda_theory.commands.text import aligned
 from ramda_theory.files import write_json
 from ramda_theory.optim import fused
 
-SMALL = "MLP 64-256-256-10"
+SMALL, NUCLEAR = "MLP 64-256-256-10", "nuclear norm"
 BYTES_PER_WEIGHT = {"AdamW fused": 28, "RAMDA": 32}
 """What a step must read and write at least: 4 and 3 arrays, 5 and 3 arrays."""
 
@@ -173,7 +173,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns 0 whatever was measured, since other work on the machine can spoil a time."""
     parser = argparse.ArgumentParser(prog="python -m paper_checks.time_efficiency", description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="the small set and small matrices only, fewer repeats")
-    parser.add_argument("--sets", nargs="+", choices=list(PARAMETER_SETS), metavar="NAME", help="parameter sets")
+    parts = [*PARAMETER_SETS, NUCLEAR]
+    parser.add_argument("--sets", nargs="+", choices=parts, metavar="NAME", help="what to measure (default: all)")
     parser.add_argument("--threads", type=int, help="threads of torch and of the compiled loops (default: torch's own)")
     parser.add_argument("--out", type=Path, default=Path("runs/time_efficiency"), help="folder for the result")
     arguments = parser.parse_args(argv)
@@ -182,19 +183,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             parser.error(f"--threads must be at least 1, got {arguments.threads}")
         torch.set_num_threads(arguments.threads)
     repeats, steps = (2, 2) if arguments.quick else (5, 8)
-    names = arguments.sets or ([SMALL] if arguments.quick else list(PARAMETER_SETS))
+    names = arguments.sets or ([SMALL, NUCLEAR] if arguments.quick else parts)
     rows: list[dict[str, Any]] = []
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():
-        for name in names:
+        for name in [name for name in names if name != NUCLEAR]:
             print(f"{name} on {device} ...", file=sys.stderr, flush=True)
             rows += measure(name, repeats, steps, device)
-    print("nuclear norm ...", file=sys.stderr, flush=True)
-    nuclear = nuclear_times.rows(arguments.quick)
+    nuclear = []
+    if NUCLEAR in names:
+        print(f"{NUCLEAR} ...", file=sys.stderr, flush=True)
+        nuclear = nuclear_times.rows(arguments.quick)
     kept = targets(rows) + nuclear_targets(nuclear)
-    print(step_table(rows))
-    if not torch.cuda.is_available():
-        print("On a GPU: not measured.")
-    print("\n" + nuclear_table(nuclear) + "\n\n" + target_table(kept))
+    if rows:
+        print(step_table(rows))
+        print("" if torch.cuda.is_available() else "On a GPU: not measured.\n")
+    print((nuclear_table(nuclear) + "\n\n" if nuclear else "") + target_table(kept))
     result = {
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,

@@ -19,6 +19,7 @@ MODULES: tuple[str, ...] = (
     "table_1",
     "table_2",
     "table_7",
+    "table_8",
     "slips",
 )
 """One module per claim, in the paper's order; each has a tuple ``CHECKS``."""

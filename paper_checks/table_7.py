@@ -124,9 +124,9 @@ def shown_figure(quick: bool) -> Any:
             epochs = np.arange(window, len(wrong) + 1) / record.steps_per_epoch
             right.plot(epochs, smooth, label=name, linewidth=1.3, **line_style(index))
         right.set_yscale("symlog", linthresh=1)
-        right.set_ylim(0, None)
+        right.set_ylim(0, 50)
         right.set(xlabel="epoch", ylabel=rf"wrong pixels of $\hat{{W}}$, mean over {SMOOTHED} epochs", title="One seed")
-        right.legend()
+        right.legend(loc="upper right", ncols=2)
     return figure
 
 

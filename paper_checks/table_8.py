@@ -15,7 +15,7 @@ from ramda_theory.plots import line_style, new_figure, style
 SETTINGS: dict[str, tuple[float, float]] = {
     "MSGD": (1.0, 0.0),
     "ProxSGD": (1.0, 5e-3),
-    "ProxGen": (1e-2, 2e-3),
+    "ProxGen": (3e-2, 2e-3),
     "RMDA": (1.0, 5e-3),
     "RAMDA": (1e-1, 5e-3),
 }

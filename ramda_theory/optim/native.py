@@ -121,10 +121,10 @@ def next_norm(rho, lam, s0, s1, s2, s3, s4, largest):
     high += ROUNDING * mean
     norm = np.sqrt(s0)
 
-    # The group is zero where N(0) <= 1.  What is too close to that is left to float64.
+    # The group is zero where N(0) <= 1, and N falls.  What is too close to that is left to float64.
     near_threshold = False
     e = 1.0 - rho * mean
-    if e > 0.05:
+    if e > 0.05 and (norm < 1.0 or e > 0.99):
         z = -rho / e
         value = mean_square(z, v2, v3, v4)
         error = truncation(z, v4, mean, high, value)
@@ -316,15 +316,15 @@ def spread(norms, size, scratch):
 
 @nb.njit(**fast)
 def write_row(a, n, o, width, keep, p, scratch, metric):
-    """W of the ``width`` entries at ``o``; their metric is at ``p`` if it was kept."""
+    """W of the ``width`` entries at ``o``; their metric is at ``p`` if it was kept, and What takes its place."""
     if keep:
         for j in range(width):
-            x = minimizer(scratch[j], metric[p + j], a.anchor[o + j], a.v[o + j], n.lam)
-            a.w[o + j] = mix(a.w[o + j], x, n.c)
+            metric[p + j] = minimizer(scratch[j], metric[p + j], a.anchor[o + j], a.v[o + j], n.lam)
     else:
         for j in range(width):
-            x = minimizer(scratch[j], cube_root(a.u[o + j]) + n.eps, a.anchor[o + j], a.v[o + j], n.lam)
-            a.w[o + j] = mix(a.w[o + j], x, n.c)
+            metric[p + j] = minimizer(scratch[j], cube_root(a.u[o + j]) + n.eps, a.anchor[o + j], a.v[o + j], n.lam)
+    for j in range(width):
+        a.w[o + j] = mix(a.w[o + j], metric[p + j], n.c)
 
 
 @nb.njit(**fast)
@@ -352,7 +352,7 @@ def step_columns(a, n, norms, start, rows, stride, size, lam, scratch, metric, r
         report[3] += exact_norms(norms, chosen, a, n, start, rows, stride, size, lam)
     spread(norms, size, scratch)
     for i in range(rows):
-        write_row(a, n, start + i * stride, width, keep, i * width, scratch, metric)
+        write_row(a, n, start + i * stride, width, keep, i * width if keep else ZERO, scratch, metric)
 
 
 # -- groups of adjacent entries ---------------------------------------------------------------------------------------

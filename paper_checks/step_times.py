@@ -122,7 +122,7 @@ def methods(problem: Problem, steps: int) -> dict[str, Method]:
     result = {}
     for name, make in makers.items():
         params = problem.copy()
-        result[name] = Method(problem, params, make(params), steps)
+        result[name] = Method(problem, params, make(params), 2 if name == "RAMDA plain" else steps)
         for _ in range(WARM_UP):
             result[name].step()
     warm = result["RAMDA"]

@@ -32,7 +32,7 @@ BYTES_PER_WEIGHT = {"AdamW fused": 28, "RAMDA": 32}
 
 def measure(name: str, repeats: int, steps: int, device: str) -> list[dict[str, Any]]:
     """Every method on one parameter set: a row of the table each."""
-    steps = 20 * steps if name == SMALL else steps
+    steps = 10 * steps if name == SMALL else steps
     problem = step_times.Problem(PARAMETER_SETS[name], step_times.WARM_UP + repeats * steps // 2, device)
     methods = step_times.methods(problem, steps)
     times = step_times.times(methods, repeats)
@@ -182,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.threads < 1:
             parser.error(f"--threads must be at least 1, got {arguments.threads}")
         torch.set_num_threads(arguments.threads)
-    repeats, steps = (2, 2) if arguments.quick else (5, 8)
+    repeats, steps = (2, 2) if arguments.quick else (5, 20)
     names = arguments.sets or ([SMALL, NUCLEAR] if arguments.quick else parts)
     rows: list[dict[str, Any]] = []
     for device in ["cpu"] + ["cuda"] * torch.cuda.is_available():

@@ -71,7 +71,7 @@ class RAMDA(DualAveraging):
         without a regularizer or with L1, ElasticNet or GroupLasso (over ``dims``), solved exactly.  None: where that
         can be; the plain path elsewhere, and while ``record_inexactness`` is set.  True: refuse to take the plain path.
         Their first call compiles them, for some seconds; the result is cached on disk.  They solve a group's equation
-        to 2e-6, and weights below the smallest normal number (1e-38) become 0 in them.
+        to 5e-6, and weights below the smallest normal number (1e-38) become 0 in them.
 
     Notes
     -----

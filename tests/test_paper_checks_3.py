@@ -170,7 +170,7 @@ def test_settings_are_chosen_by_level_among_the_accurate_ones(monkeypatch):
         return Trained(0.9 - 2 * weight, 0.0, 0.0, weight + lr, 0.0, np.zeros(1))
 
     monkeypatch.setattr(low_rank_runs, "trained", fake)
-    assert low_rank_runs.chosen("RAMDA", 0.888) == (0.3, 5e-3)
+    assert low_rank_runs.chosen("RAMDA", 0.888) == (1.0, 5e-3)
     assert low_rank_runs.chosen("RAMDA", 0.95) == (0.01, 1e-3)  # none is good enough: the most accurate
 
 

@@ -68,6 +68,7 @@ def shown_figure(quick: bool) -> Any:
     kind="qualitative",
     criterion="means over three seeds: low-rank level of W of RMDA and of RAMDA at least that of both rivals, test "
     "accuracy at most 1 point below the best of the four",
+    expected="fails",
 )
 def low_rank(quick: bool) -> Outcome:
     """Problem: 64-64-32-16-10 perceptron on digits, a nuclear norm per weight matrix; quick: 12 epochs, one seed.

@@ -225,9 +225,11 @@ class Numbers(NamedTuple):
     growth: Any
 
 
-# Where things are in the scratch of a block: rho of every column, five sums, and the largest d.
-SUMS, LARGEST = index(WIDTH), index(6 * WIDTH)
-SUM_1, SUM_2, SUM_3, SUM_4 = (index((1 + k) * WIDTH) for k in range(1, 5))
+# Where things are in the scratch of a block: rho of every column, five sums, and the largest d.  They are not a multiple
+# of a page apart, since a processor mistakes a load for one of what was just stored at the same place of another page.
+PITCH = WIDTH + 144
+SUMS, LARGEST = index(PITCH), index(6 * PITCH)
+SUM_1, SUM_2, SUM_3, SUM_4 = (index((1 + k) * PITCH) for k in range(1, 5))
 MOMENTS = index(5)
 
 
@@ -247,9 +249,11 @@ def column_moments(a, n, start, rows, stride, width, update, keep, scratch, metr
             p = i * width if keep else ZERO
             if update:
                 for j in range(width):
-                    a.v[o + j] += n.signed * a.g[o + j]
-                    a.u[o + j] += n.s * a.g[o + j] * a.g[o + j]
-                    metric[p + j] = cube_root(a.u[o + j]) + n.eps
+                    g, v, u = a.g[o + j], a.v[o + j], a.u[o + j]  # all loads before a store, for the same reason
+                    u += n.s * g * g
+                    a.v[o + j] = v + n.signed * g
+                    a.u[o + j] = u
+                    metric[p + j] = cube_root(u) + n.eps
             elif not keep:
                 for j in range(width):
                     metric[j] = cube_root(a.u[o + j]) + n.eps
@@ -329,17 +333,20 @@ def spread(norms, size, scratch):
 
 
 @nb.njit(**fast)
-def write_row(a, n, o, width, keep, p, scratch, metric):
-    """W of the ``width`` entries at ``o``; their metric is at ``p`` if it was kept, and What takes its place."""
+def write_columns(a, n, start, rows, stride, width, keep, scratch, metric):
+    """W of ``width`` columns from the rho in ``scratch``."""
     wide_vectors()
-    if keep:
-        for j in range(width):
-            metric[p + j] = minimizer(scratch[j], metric[p + j], a.anchor[o + j], a.v[o + j], n.lam)
-    else:
-        for j in range(width):
-            metric[p + j] = minimizer(scratch[j], cube_root(a.u[o + j]) + n.eps, a.anchor[o + j], a.v[o + j], n.lam)
-    for j in range(width):
-        a.w[o + j] = mix(a.w[o + j], metric[p + j], n.c)
+    for i in range(rows):
+        o = start + i * stride
+        if keep:
+            p = i * width
+            for j in range(width):
+                x = minimizer(scratch[j], metric[p + j], a.anchor[o + j], a.v[o + j], n.lam)
+                a.w[o + j] = mix(a.w[o + j], x, n.c)
+        else:
+            for j in range(width):
+                x = minimizer(scratch[j], cube_root(a.u[o + j]) + n.eps, a.anchor[o + j], a.v[o + j], n.lam)
+                a.w[o + j] = mix(a.w[o + j], x, n.c)
 
 
 @nb.njit(**fast)
@@ -367,8 +374,7 @@ def step_columns(a, n, norms, start, rows, stride, size, lam, scratch, metric, r
         report[2] += chosen.size
         report[3] += exact_norms(norms, chosen, a, n, start, rows, stride, size, lam)
     spread(norms, size, scratch)
-    for i in range(rows):
-        write_row(a, n, start + i * stride, width, keep, i * width if keep else ZERO, scratch, metric)
+    write_columns(a, n, start, rows, stride, width, keep, scratch, metric)
 
 
 # -- groups of adjacent entries ---------------------------------------------------------------------------------------
@@ -508,7 +514,7 @@ def run(units, addresses, shapes, numbers, report):
         Added to: blocks of columns, passes for their moments, groups solved one by one, groups on which that failed.
     """
     wide_vectors()
-    scratch, metric = np.empty(7 * WIDTH, np.float32), np.empty(KEPT, np.float32)
+    scratch, metric = np.empty(7 * PITCH, np.float32), np.empty(KEPT, np.float32)
     for i in range(len(units)):
         tensor, first, last = units[i, 0], index(units[i, 1]), index(units[i, 2])
         signed, s, eps, lam, l2, c, growth = numbers[tensor]

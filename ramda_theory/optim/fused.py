@@ -28,7 +28,7 @@ WORTHWHILE = 2**17
 
 LARGEST_BLOCK = 2**22
 """Weights that are traversed together at most: what is together decides the last bits, so threads have no say in it."""
-BATCHES = 8
+BATCHES = 32
 """Calls among which a thread's share of the work is divided, so that no thread waits long for another."""
 FEW = 8
 """Batches of gradients that one thread has looked through by the time another has begun."""

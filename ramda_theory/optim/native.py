@@ -36,6 +36,8 @@ FEW = index(32)
 """As soon as no more than one group in this many is open, those are solved one by one."""
 ROUNDING = 1e-6
 """Relative error of sums in float32, generously."""
+TOGETHER = index(64)
+"""Groups whose norms are looked for together."""
 MAX_UPDATES = 15
 """Newton updates for one group at most; 11 are the most ever seen."""
 
@@ -99,7 +101,7 @@ def _wide_vectors(typingctx: Any) -> Any:
 wide_vectors: Any = intrinsic(_wide_vectors)
 
 
-# -- the norm of one group --------------------------------------------------------------------------------------------
+# -- the norms of groups ----------------------------------------------------------------------------------------------
 
 
 @nb.njit(**fast)
@@ -118,56 +120,72 @@ def truncation(z, v4, low, high, value):
     return 3.0 * abs(z) ** 5 * v4 * max(low, high) / (least**7 * value) if least > 0.0 else np.inf
 
 
+# Where things are in the float64 scratch for `TOGETHER` groups: rho, s_0 .. s_4 and the largest d, and what follows.
+APART = 72
+RHO, S0, S1, S2, S3, S4, TOP, MEAN, V2, V3, V4, HIGH, E, CHANGE, SETTLED = (index(APART * k) for k in range(15))
+
+
 @nb.njit(**fast)
-def next_norm(rho, lam, s0, s1, s2, s3, s4, largest):
-    """The root of N(rho) = 1 from the moments at ``rho`` and the largest d: (root or a better rho, whether settled).
+def next_norms(m, count, lam):
+    """The root of N(rho) = 1 or a better rho, from rho and the moments at it, for ``count`` groups; whether settled.
 
     Let t = d / (rho d + lam), distributed as q^2 / s_0 with q = b / (rho d + lam), and u = t - E t, e = 1 + delta E t.
     Then N(rho + delta)^2 = s_0 E (1 + z u)^-2 / e^2 with z = delta / e.
     """
-    if not (s0 < np.inf and s1 > 0.0 and s4 < np.inf):
-        return 0.0, s0 == 0.0 and rho == 0.0
-    mean = s1 / s0
-    v2 = max(s2 / s0 - mean * mean, 0.0)
-    v3 = s3 / s0 - mean * (3.0 * s2 / s0 - 2.0 * mean * mean)
-    v4 = max(s4 / s0 - mean * (4.0 * s3 / s0 - mean * (6.0 * s2 / s0 - 3.0 * mean * mean)), v2 * v2)
-    high = max(largest / (rho * largest + lam) - mean, 0.0)
-    # Differences of sums that are right to float32.
-    v4 += ROUNDING * mean**4
-    high += ROUNDING * mean
-    norm = np.sqrt(s0)
-
-    # The group is zero where N(0) <= 1, and N falls.  What is too close to that is left to float64.
-    near_threshold = False
-    e = 1.0 - rho * mean
-    if e > 0.05 and (norm < 1.0 or e > 0.99):
-        z = -rho / e
-        value = mean_square(z, v2, v3, v4)
-        error = truncation(z, v4, mean, high, value)
-        at_zero = norm * np.sqrt(value) / e
-        if at_zero * (1.0 + error) < 1.0 - 1e-5:
-            return 0.0, True
-        near_threshold = error < 0.1 and at_zero < 1.0 + 1e-5
+    wide_vectors()
+    for k in range(count):
+        rho, s0 = m[RHO + k], m[S0 + k]
+        mean, e2, e3, e4 = m[S1 + k] / s0, m[S2 + k] / s0, m[S3 + k] / s0, m[S4 + k] / s0
+        v2 = max(e2 - mean * mean, 0.0)
+        m[MEAN + k] = mean
+        m[V2 + k] = v2
+        m[V3 + k] = e3 - mean * (3.0 * e2 - 2.0 * mean * mean)
+        # Differences of sums that are right to float32.
+        m[V4 + k] = max(e4 - mean * (4.0 * e3 - mean * (6.0 * e2 - 3.0 * mean * mean)), v2 * v2) + ROUNDING * mean**4
+        m[HIGH + k] = max(m[TOP + k] / (rho * m[TOP + k] + lam) - mean, 0.0) + ROUNDING * mean
+        m[E + k] = np.sqrt(s0)
+        m[CHANGE + k] = np.inf
 
     # N(rho + delta) = 1: iterate e = sqrt(s_0 E (1 + z u)^-2), whose slope is small.
-    e, change = norm, norm
     for _ in range(30):
-        if change <= 1e-8 * e:
+        moving = 0
+        for k in range(count):
+            e, mean = m[E + k], m[MEAN + k]
+            square = mean_square((e - 1.0) / (mean * e), m[V2 + k], m[V3 + k], m[V4 + k])
+            moves = m[CHANGE + k] > 1e-8 * e
+            following = np.sqrt(m[S0 + k] * square) if moves else e
+            m[CHANGE + k] = abs(following - e)
+            m[E + k] = following
+            moving += moves
+        if moving == 0:
             break
-        previous = e
-        e = norm * np.sqrt(mean_square((e - 1.0) / (mean * e), v2, v3, v4))
-        change = abs(e - previous)
-    z = (e - 1.0) / (mean * e)
-    root = rho + (e - 1.0) / mean
-    error = truncation(z, v4, mean, high, mean_square(z, v2, v3, v4))
-    if change <= 1e-8 * e and root > 0.0 and not near_threshold:
+
+    for k in range(count):
+        rho, s0, mean, v2, v3, v4 = m[RHO + k], m[S0 + k], m[MEAN + k], m[V2 + k], m[V3 + k], m[V4 + k]
+        high, e, norm = m[HIGH + k], m[E + k], np.sqrt(s0)
+        sound = (s0 < np.inf) & (m[S1 + k] > 0.0) & (m[S4 + k] < np.inf)
+        # The group is zero where N(0) <= 1, and N falls.  What is too close to that is left to float64.
+        to_zero = 1.0 - rho * mean
+        z = -rho / to_zero
+        value = mean_square(z, v2, v3, v4)
+        error = truncation(z, v4, mean, high, value)
+        at_zero = norm * np.sqrt(value) / to_zero
+        tells = (to_zero > 0.05) & ((norm < 1.0) | (to_zero > 0.99))
+        zero = tells & (at_zero * (1.0 + error) < 1.0 - 1e-5)
+        near_threshold = tells & (error < 0.1) & (at_zero < 1.0 + 1e-5)
+
+        z = (e - 1.0) / (mean * e)
+        root = rho + (e - 1.0) / mean
+        error = truncation(z, v4, mean, high, mean_square(z, v2, v3, v4))
+        found = (m[CHANGE + k] <= 1e-8 * e) & (root > 0.0) & (not near_threshold)
         # Close to the threshold rho is more sensitive than N.
-        if error <= TOLERANCE * min(1.0, 10.0 * root * mean):
-            return root, True
-        if error < 0.1:
-            return root, False
-    # The tangent of 1/N, which is concave: it ends at or below the root.
-    return max(rho + (norm - 1.0) / mean, 0.0), False
+        exact = found & (error <= TOLERANCE * min(1.0, 10.0 * root * mean))
+        close = found & (error < 0.1)
+        # The tangent of 1/N, which is concave: it ends at or below the root.
+        tangent = max(rho + (norm - 1.0) / mean, 0.0)
+        better = 0.0 if zero else root if close | exact else tangent
+        m[RHO + k] = better if sound else 0.0
+        m[SETTLED + k] = 1.0 if (zero | exact if sound else (s0 == 0.0) & (rho == 0.0)) else 0.0
 
 
 @nb.njit(**sums)
@@ -228,8 +246,8 @@ class Numbers(NamedTuple):
     growth: Any
 
 
-# Where things are in the scratch of a block: rho of every column, five sums, and the largest d.  They are not a multiple
-# of a page apart, since a processor mistakes a load for one of what was just stored at the same place of another page.
+# Where things are in the scratch of a block: rho of every column, five sums, and the largest d.  Not whole pages apart:
+# a processor mistakes a load for one of what was just stored at the same place of another page.
 PITCH = WIDTH + 144
 SUMS, LARGEST = index(PITCH), index(6 * PITCH)
 SUM_1, SUM_2, SUM_3, SUM_4 = (index((1 + k) * PITCH) for k in range(1, 5))
@@ -283,23 +301,31 @@ def column_moments(a, n, start, rows, stride, width, update, keep, scratch, metr
 
 
 @nb.njit(**fast)
-def next_norms(norms, size, lam, scratch, totals, still_open):
-    """`next_norm` of every group of ``size`` columns; how many groups ``still_open`` lists."""
-    count = ZERO
-    for k in range(index(norms.size)):
-        s0, s1, s2, s3, s4, largest = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-        for j in range(k * size, (k + ONE) * size):
-            s0 += totals[0, j]
-            s1 += totals[1, j]
-            s2 += totals[2, j]
-            s3 += totals[3, j]
-            s4 += totals[4, j]
-            largest = max(largest, np.float64(scratch[LARGEST + j]))
-        norms[k], settled = next_norm(np.float64(norms[k]), lam, s0, s1, s2, s3, s4, largest)
-        if not settled:
-            still_open[count] = k
-            count += ONE
-    return count
+def update_norms(norms, size, lam, scratch, totals, m, still_open):
+    """`next_norms` of all groups of ``size`` columns; how many groups ``still_open`` lists."""
+    number = ZERO
+    for first in range(ZERO, index(norms.size), TOGETHER):
+        count = min(TOGETHER, index(norms.size) - first)
+        for k in range(count):
+            m[RHO + k] = norms[first + k]
+        for c in range(MOMENTS):
+            for k in range(count):
+                total = 0.0
+                for j in range((first + k) * size, (first + k + ONE) * size):
+                    total += totals[c, j]
+                m[S0 + c * S0 + k] = total
+        for k in range(count):
+            largest = f32(0)
+            for j in range((first + k) * size, (first + k + ONE) * size):
+                largest = max(largest, scratch[LARGEST + j])
+            m[TOP + k] = largest
+        next_norms(m, count, lam)
+        for k in range(count):
+            norms[first + k] = m[RHO + k]
+            if m[SETTLED + k] == 0.0:
+                still_open[number] = first + k
+                number += ONE
+    return number
 
 
 @nb.njit(**fast)
@@ -353,7 +379,7 @@ def write_columns(a, n, start, rows, stride, width, keep, scratch, metric):
 
 
 @nb.njit(**fast)
-def step_columns(a, n, norms, start, rows, stride, size, lam, scratch, metric, report):
+def step_columns(a, n, norms, start, rows, stride, size, lam, scratch, metric, m, report):
     """Step the groups of ``size`` columns whose ``norms`` are given; they begin at the entry ``start``."""
     wide_vectors()
     width = index(norms.size) * size
@@ -368,7 +394,7 @@ def step_columns(a, n, norms, start, rows, stride, size, lam, scratch, metric, r
     for sweep in range(SWEEPS):
         spread(norms, size, scratch)
         column_moments(a, n, start, rows, stride, width, sweep == 0, keep, scratch, metric, totals)
-        count = next_norms(norms, size, lam, scratch, totals, still_open)
+        count = update_norms(norms, size, lam, scratch, totals, m, still_open)
         report[1] += 1
         if count <= few:
             break
@@ -406,7 +432,7 @@ def row_moments(b, d, rho, lam):
 
 
 @nb.njit(**fast)
-def step_rows(a, n, norms, start, size, lam, report):
+def step_rows(a, n, norms, start, size, lam, m, report):
     """Step the groups of ``size`` adjacent entries whose ``norms`` are given; they begin at the entry ``start``."""
     wide_vectors()
     piece = index(1024)
@@ -430,8 +456,10 @@ def step_rows(a, n, norms, start, size, lam, report):
             s3 += t3
             s4 += t4
             largest = max(largest, np.float64(top))
-        rho, settled = next_norm(np.float64(norms[k]), lam, s0, s1, s2, s3, s4, largest)
-        if not settled:
+        m[RHO], m[S0], m[S1], m[S2], m[S3], m[S4], m[TOP] = norms[k], s0, s1, s2, s3, s4, largest
+        next_norms(m, ONE, lam)
+        rho = m[RHO]
+        if m[SETTLED] == 0.0:
             rho = exact_norm(b, d, lam)
             report[2] += 1
             report[3] += rho < 0.0
@@ -517,7 +545,7 @@ def run(units, addresses, shapes, numbers, report):
         Added to: blocks of columns, passes for their moments, groups solved one by one, groups on which that failed.
     """
     wide_vectors()
-    scratch, metric = np.empty(7 * PITCH, np.float32), np.empty(KEPT, np.float32)
+    scratch, metric, m = np.empty(7 * PITCH, np.float32), np.empty(KEPT, np.float32), np.empty(15 * APART)
     for i in range(len(units)):
         tensor, first, last = units[i, 0], index(units[i, 1]), index(units[i, 2])
         signed, s, eps, lam, l2, c, growth = numbers[tensor]
@@ -535,8 +563,8 @@ def run(units, addresses, shapes, numbers, report):
         norms = vector(at[5], outer * middle)[first:last]
         rows, kept, size = index(reduced), index(middle), index(inner)
         if rows == ONE:
-            step_rows(a, n, norms, first * size, size, lam, report)
+            step_rows(a, n, norms, first * size, size, lam, m, report)
         else:
             before = first // kept  # the groups of one outermost index come together
             start = before * rows * kept * size + (first - before * kept) * size
-            step_columns(a, n, norms, start, rows, kept * size, size, lam, scratch, metric, report)
+            step_columns(a, n, norms, start, rows, kept * size, size, lam, scratch, metric, m, report)

@@ -223,7 +223,9 @@ def next_step(method: Method) -> tuple[list[Part], fused.Report, int]:
             optimizer.step()
             each.point.copy_(left.detach())
             continue
-        numbers = (s, s, EPS, *fused.scaled(psi, sizes, each.weight_sum), 1.0, fused.growth(each.weight_sum, s))
         tensors = each.point, parameter.grad, each.anchor, each.grad_sum, each.grad_sq_sum
-        tasks.append(fused.Task(tensors, copies.get("norms"), sizes, numbers))
-    return parts, fused.run(tasks), sum(task.norms.numel() for task in tasks if task.norms is not None)
+        clock, rates = (copies["step"], copies["weight_sum"]), (1.0, LR, EPS, *fused.scaled(psi, sizes), 1.0)
+        tasks.append(fused.Task(tensors, copies.get("norms"), clock, sizes, rates))
+    report = fused.run(tasks)
+    assert report is not None  # nothing was to be refused
+    return parts, report, sum(task.norms.numel() for task in tasks if task.norms is not None)

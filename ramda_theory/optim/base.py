@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ class StructuredOptimizer(Optimizer):
     def _reset_attributes(self) -> None:
         self.record_inexactness = False
         self.inexactness = {}
+        self._new: list[Tensor] = []
         self._holds_structured_point = False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -97,18 +98,22 @@ class StructuredOptimizer(Optimizer):
 
     def _init_group(self, group: dict[str, Any], params: list, grads: list, weights: list, *states: list) -> None:
         """Append what the step needs of every parameter that has a gradient."""
+        numbers_on_device = on_device(group)
         for parameter in group["params"]:
-            if parameter.grad is None:
+            if (grad := parameter.grad) is None:
                 continue
             state = self.state[parameter]
             if not state:
                 state.update(self._initial_state(group, parameter))
-            if on_device(group) or state["step"].device == parameter.device:
+                if not torch.compiler.is_compiling():
+                    self._new.append(parameter)
+            device = parameter.device
+            if numbers_on_device or state["step"].device == device:
                 for key in self._scalar_keys:
-                    if key in state and state[key].device != parameter.device:
-                        state[key] = state[key].to(parameter.device, non_blocking=True)
+                    if key in state and state[key].device != device:
+                        state[key] = state[key].to(device, non_blocking=True)
             params.append(parameter)
-            grads.append(parameter.grad)
+            grads.append(grad)
             weights.append(state.get("w", parameter))
             for key, tensors in zip(self._state_keys, states, strict=True):
                 tensors.append(state[key])
@@ -138,6 +143,8 @@ class StructuredOptimizer(Optimizer):
                 loss = closure()
         check_lrs(self.param_groups)
         keep = self._nonfinite()
+        if not torch.compiler.is_compiling():
+            self._new.clear()
         if self.record_inexactness:
             self.inexactness.clear()
         work: list[Work] = []
@@ -175,16 +182,25 @@ class StructuredOptimizer(Optimizer):
             return found
         if torch.compiler.is_compiling():
             raise RuntimeError("on_nonfinite='raise' waits for the gradients: a compiled step needs 'skip' or 'ignore'")
-        if not self._all_finite(params):
-            where = nonfinite_parameters(self.param_groups)
-            raise RuntimeError(
-                f"non-finite gradient (NaN, Inf, or too large to square) {where}; nothing was changed. "
-                "on_nonfinite='skip' leaves such steps out, 'ignore' lets them through."
-            )
+        self._check_finite(params)
         return None
 
-    def _all_finite(self, params: list[Tensor]) -> bool:
-        return not nonfinite_somewhere(params)
+    def _check_finite(self, params: list[Tensor]) -> None:
+        """Refuse gradients that are not finite."""
+        if nonfinite_somewhere(params):
+            self._refuse_nonfinite()
+
+    def _refuse_nonfinite(self) -> NoReturn:
+        where = nonfinite_parameters(self.param_groups)
+        raise RuntimeError(
+            f"non-finite gradient (NaN, Inf, or too large to square) {where}; nothing was changed. "
+            "on_nonfinite='skip' leaves such steps out, 'ignore' lets them through."
+        )
+
+    def _forget_new(self) -> None:
+        """Remove the state that was made in this step."""
+        for parameter in self._new:
+            self.state.pop(parameter, None)
 
     def _start_counting(self) -> None:
         first = self.param_groups[0]

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ramda_theory.optim.lists import Lists, Work, may_look
+from ramda_theory.optim.nonfinite import nonfinite_somewhere
 from ramda_theory.optim.solving import is_exact
 from ramda_theory.regularizers import L1, ElasticNet, GroupLasso, Regularizer
 
@@ -32,6 +33,8 @@ BATCHES = 32
 """Calls among which a thread's share of the work is divided, so that no thread waits long for another."""
 FEW = 8
 """Batches of gradients that one thread has looked through by the time another has begun."""
+
+LARGEST_NUMBER = float(np.finfo(np.float32).max)
 
 Sizes = tuple[int, int, int, int]
 """Lengths of the axes (kept, reduced, kept, reduced) that a tensor has to the loops."""
@@ -46,16 +49,19 @@ class Task(NamedTuple):
         W, G, W^0, V, U: float32, of one shape, with the same strides and without gaps.
     norms : Tensor, optional
         One number per group: where its equation is solved from, and afterwards ||What_g||.  None without groups.
+    clock : tuple of Tensor
+        t, float32, and alpha, float64; the step advances them.
     sizes : Sizes
         Group (i, k) is [i, :, k, :].
-    numbers : tuple of float
-        s with the sign of G, s, eps, weight_sum lam_g (negative: no psi), weight_sum l2, c, `growth`.
+    rates : tuple of float
+        1 or -1, the sign of G; eta (where it is 0, only t changes); eps; lam_g (negative: no psi); l2; c.
     """
 
     tensors: tuple[Tensor, ...]
     norms: Tensor | None
+    clock: tuple[Tensor, Tensor]
     sizes: Sizes
-    numbers: tuple[float, ...]
+    rates: tuple[float, ...]
 
 
 class Report(NamedTuple):
@@ -70,7 +76,13 @@ class Report(NamedTuple):
 # -- what the loops take ----------------------------------------------------------------------------------------------
 
 
-def step(work: Sequence[Work], state: dict[Tensor, Any], recording: bool = False) -> list[Work]:
+def step(
+    work: Sequence[Work],
+    state: dict[Tensor, Any],
+    forget: Callable[[], None],
+    check: bool = False,
+    recording: bool = False,
+) -> list[Work] | None:
     """Step the parameters that the compiled loops take, by one call for all, and return the others.
 
     Parameters
@@ -80,6 +92,10 @@ def step(work: Sequence[Work], state: dict[Tensor, Any], recording: bool = False
     state : dict
         The optimizer's.  A parameter's gets ``norms`` of its groups: they decide the last bits of W, so a run that is
         resumed bit for bit needs them.
+    forget : callable
+        Called before a refusal: removes the state that was made for this step.
+    check : bool
+        Whether to refuse gradients, those of the others too, that are not finite: then the result is None.
     recording : bool
         Whether the step is to say how well it solved its subproblems, which the loops cannot.
 
@@ -95,25 +111,24 @@ def step(work: Sequence[Work], state: dict[Tensor, Any], recording: bool = False
         sizes = [None if reason else sizes_of(options["regularizer"], *each) for each in zip(*lists[:6], strict=True)]
         others = [i for i, size in enumerate(sizes) if size is None]
         if others and options["fused"]:
-            forget_new(work, state)
+            forget()
             shape = tuple(lists[0][others[0]].shape)
             reason = reason or "not float32 on the CPU, or of an unusual layout"
             raise RuntimeError(f"fused=True cannot step a parameter of shape {shape} ({reason}); fused=None can")
         if others:
             left.append((options, [[tensors[i] for i in others] for tensors in lists]))
         taken.append((options, lists, sizes))
-    tasks = [task for each in taken for task in _tasks(*each, state)]
-    if tasks and run(tasks).failed:
-        raise RuntimeError("the equation of a group was not solved; its weights are NaN")
+    if check and left and nonfinite_somewhere([parameter for _, lists in work for parameter in lists[0]]):
+        forget()
+        return None
+    if tasks := [task for each in taken for task in _tasks(*each, state)]:
+        report = run(tasks, check and not left)
+        if report is None:
+            forget()
+            return None
+        if report.failed:
+            raise RuntimeError("the equation of a group was not solved; its weights are NaN")
     return left
-
-
-def forget_new(work: Sequence[Work], state: dict[Tensor, Any]) -> None:
-    """Remove the state of parameters that have not made a step: it holds nothing but copies of them."""
-    for _, lists in work:
-        for parameter, weight, step in zip(lists[0], lists[2], lists[6], strict=True):
-            if weight is parameter and float(step) == 0:
-                state.pop(parameter, None)
 
 
 def obstacle(options: dict[str, Any], steps: Sequence[Tensor]) -> str | None:
@@ -142,13 +157,18 @@ def loops() -> ModuleType | None:
 
 def sizes_of(psi: Regularizer | None, parameter: Tensor, *others: Tensor) -> Sizes | None:
     """How the loops see a parameter, if its gradient, weights and state (``others``) let them."""
-    if type(parameter) not in (Tensor, Parameter) or parameter.is_inference():
+    if not _plain(parameter) or parameter.is_inference():
         return None
     shape, stride = parameter.shape, parameter.stride()
-    for tensor in (parameter, *others):
-        if tensor.dtype is not torch.float32 or not tensor.is_cpu or tensor.stride() != stride or tensor.shape != shape:
+    for tensor in others:
+        if tensor is not parameter and not (_plain(tensor) and tensor.stride() == stride and tensor.shape == shape):
             return None
-    return _axis_sizes(tuple(shape), stride, psi.dims if isinstance(psi, GroupLasso) else ())
+    return _axis_sizes(shape, stride, psi.dims if isinstance(psi, GroupLasso) else ())
+
+
+def _plain(tensor: Tensor) -> bool:
+    """Whether this is a float32 tensor in the memory of the CPU, and nothing that only looks like one."""
+    return tensor.dtype is torch.float32 and tensor.is_cpu and type(tensor) in (Tensor, Parameter)
 
 
 @lru_cache(maxsize=4096)
@@ -175,48 +195,24 @@ def _axis_sizes(shape: tuple[int, ...], stride: tuple[int, ...], dims: tuple[int
 def _tasks(
     options: dict[str, Any], lists: Lists, sizes: Sequence[Sizes | None], state: dict[Tensor, Any]
 ) -> Iterator[Task]:
-    """Advance t and alpha of the parameters that have ``sizes``, and say what is to be done with their tensors."""
-    psi, lr, c = options["regularizer"], max(float(options["lr"]), 0.0), 1.0 - float(options["momentum"])
-    chosen = [i for i, size in enumerate(sizes) if size is not None]
-    if not chosen:
-        return
-    params, grads, weights, anchors, grad_sums, grad_sq_sums, steps, weight_sums = (
-        [tensors[i] for i in chosen] for tensors in lists
-    )
-    # s_t = eta sqrt(t),  alpha_t = alpha_{t-1} + s_t
-    torch._foreach_add_(steps, 1)
-    s = [lr * math.sqrt(step.item()) for step in steps]
-    torch._foreach_add_(weight_sums, s)
-    if lr == 0:
-        return
-    for k, i in enumerate(chosen):
-        size: Any = sizes[i]
-        alpha = weight_sums[k].item()
-        lam, l2 = scaled(psi, size, alpha)
-        norms = _norms(state[params[k]], weights[k], size) if isinstance(psi, GroupLasso) and lam > 0 else None
-        tensors = weights[k], grads[k], anchors[k], grad_sums[k], grad_sq_sums[k]
-        signed = -s[k] if options["maximize"] else s[k]
-        yield Task(tensors, norms, size, (signed, s[k], options["eps"], lam, l2, c, growth(alpha, s[k])))
+    """What is to be done with the parameters that have ``sizes``."""
+    psi, sign = options["regularizer"], -1.0 if options["maximize"] else 1.0
+    eta, eps, c = max(float(options["lr"]), 0.0), options["eps"], 1.0 - float(options["momentum"])
+    grouped = isinstance(psi, GroupLasso)
+    for parameter, g, w, anchor, v, u, step, weight_sum, size in zip(*lists, sizes, strict=True):
+        if size is not None:
+            lam, l2 = scaled(psi, size)
+            norms = _norms(state[parameter], w, size) if grouped and lam > 0 else None
+            yield Task((w, g, anchor, v, u), norms, (step, weight_sum), size, (sign, eta, eps, lam, l2, c))
 
 
-def scaled(psi: Regularizer | None, sizes: Sizes, weight_sum: float) -> tuple[float, float]:
-    """weight_sum times lam_g and l2 of psi; -1 and 0 where it is nothing."""
+def scaled(psi: Regularizer | None, sizes: Sizes) -> tuple[float, float]:
+    """lam_g and l2 of psi; -1 and 0 where it is nothing."""
     if psi is None:
         return -1.0, 0.0
-    lam = weight_sum * psi.weight
     if isinstance(psi, GroupLasso):
-        lam *= math.sqrt(sizes[1] * sizes[3]) if psi.size_scaled else 1.0
-        return (lam if np.float32(lam) > 0 else -1.0), 0.0
-    return lam, weight_sum * psi.l2 if isinstance(psi, ElasticNet) else 0.0
-
-
-def growth(weight_sum: float, s: float) -> float:
-    """The factor by which norms grow in a step while V/alpha and U/alpha stay: d ~ alpha^(1/3), b and lam ~ alpha.
-
-    Where the last norm times this is close, one pass over the tensors suffices.
-    """
-    before = weight_sum - s
-    return (weight_sum / before) ** (2 / 3) if before > 0.1 * weight_sum > 0 else 1.0
+        return psi.weight * (math.sqrt(sizes[1] * sizes[3]) if psi.size_scaled else 1.0) or -1.0, 0.0
+    return psi.weight, psi.l2 if isinstance(psi, ElasticNet) else 0.0
 
 
 def _norms(state: dict[str, Tensor], w: Tensor, sizes: Sizes) -> Tensor:
@@ -231,44 +227,53 @@ def _norms(state: dict[str, Tensor], w: Tensor, sizes: Sizes) -> Tensor:
 # -- the work ---------------------------------------------------------------------------------------------------------
 
 
-def run(tasks: Sequence[Task]) -> Report:
-    """V_t, U_t, What_t and W_t of all tasks, in place; the result does not depend on the number of threads."""
+def run(tasks: Sequence[Task], check: bool = False) -> Report | None:
+    """t, alpha, V_t, U_t, What_t and W_t of all tasks, in place; the result does not depend on the number of threads.
+
+    With ``check`` nothing changes, and the result is None, unless the norm of every gradient is a finite float32.
+    """
     native: Any = loops()
-    shapes = tuple((task.sizes, task.norms is not None) for task in tasks)
-    units, batches, sizes = _plan(shapes, torch.get_num_threads())
-    addresses = [
-        [tensor.data_ptr() for tensor in task.tensors] + [0 if task.norms is None else task.norms.data_ptr()]
-        for task in tasks
-    ]
-    table = np.array(addresses), sizes, np.array([task.numbers for task in tasks])
+    units, batches, sizes = _plan(
+        tuple([(task.sizes, task.norms is not None) for task in tasks]), torch.get_num_threads()
+    )
+    table = np.array(
+        [
+            [tensor.data_ptr() for tensor in (*tensors, tensors[0] if norms is None else norms, *clock)]
+            for tensors, norms, clock, _, _ in tasks
+        ]
+    )
+    table[[task.norms is None for task in tasks], 5] = 0
+    rates = np.array([task.rates for task in tasks])
+    report = np.zeros(4, dtype=np.int64)
+    if len(batches) == 1:
+        if not native.run_all(units, table, sizes, rates, check, report):
+            return None
+    else:
+        if check and not all_finite([task.tensors[1] for task in tasks]):
+            return None
+        numbers = native.begin(table, rates)
 
-    def work(first: int, last: int) -> np.ndarray:
-        report = np.zeros(4, dtype=np.int64)
-        native.run(units[first:last], *table, report)
-        return report
+        def work(first: int, last: int) -> np.ndarray:
+            report = np.zeros(4, dtype=np.int64)
+            native.run(units[first:last], table, sizes, numbers, report)
+            return report
 
-    report = sum(_shared(batches, work))
+        report = sum(_shared(batches, work))
     # Autograd must notice that W has changed.
     torch.autograd.graph.increment_version([task.tensors[0] for task in tasks])
     return Report(*report.tolist())
 
 
-def all_finite(gradients: Sequence[Any]) -> bool | None:
-    """Whether the norm of every gradient is a finite float32; None where the loops cannot tell."""
+def all_finite(gradients: Sequence[Tensor]) -> bool:
+    """Whether the norm of every gradient, which the loops can go through, is a finite float32."""
     native: Any = loops()
-    if native is None or torch.compiler.is_compiling():
-        return None
-    for gradient in gradients:
-        plain = type(gradient) in (Tensor, Parameter) and gradient.dtype is torch.float32 and gradient.is_cpu
-        if not plain or not _axis_sizes(tuple(gradient.shape), gradient.stride(), ()):
-            return None
-    units, batches, _ = _plan(tuple(((1, 1, 1, g.numel()), False) for g in gradients), torch.get_num_threads())
+    units, batches, _ = _plan(tuple([((1, 1, 1, g.numel()), False) for g in gradients]), torch.get_num_threads())
     addresses = np.array([gradient.data_ptr() for gradient in gradients])
     if len(batches) < FEW:
         totals = native.squares(units, addresses)
     else:
         totals = sum(_shared(batches, lambda first, last: native.squares(units[first:last], addresses)))
-    return bool(np.all(totals <= np.finfo(np.float32).max))
+    return bool((totals <= LARGEST_NUMBER).all())
 
 
 def _shared(batches: Sequence[tuple[int, int]], work: Callable[[int, int], Any]) -> list[Any]:

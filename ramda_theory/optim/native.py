@@ -235,7 +235,7 @@ class Arrays(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """s with the sign of G, s, eps, weight_sum lam_g (negative: no psi), weight_sum l2, c, growth of norms; float32."""
+    """s with the sign of G, s, eps, alpha lam_g (negative: no psi), alpha l2, c, growth of norms; float32."""
 
     signed: Any
     s: Any
@@ -491,20 +491,48 @@ def step_entries(a, n, first, last):
             a.w[j] = mix(a.w[j], beyond / (d + n.l2), n.c)
 
 
-@intrinsic
-def pointer(typingctx: Any, address: Any) -> Any:
-    """An address as a pointer to float32."""
+def _pointer_to(kind: Any) -> Any:
+    """A function that takes an address for a pointer to ``kind``."""
 
-    def codegen(context, builder, signature, args):
-        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
+    def pointer(typingctx: Any, address: Any) -> Any:
+        def codegen(context, builder, signature, args):
+            return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
 
-    return types.CPointer(types.float32)(types.int64), codegen
+        return types.CPointer(kind)(types.int64), codegen
+
+    return intrinsic(pointer)
+
+
+pointer, pointer_to_float64 = _pointer_to(types.float32), _pointer_to(types.float64)
 
 
 @nb.njit(**fast)
 def vector(address, size):
     """``size`` floats in memory."""
-    return carray(pointer(address), size)  # type: ignore[call-arg]  # numba passes its context
+    return carray(pointer(address), size)
+
+
+@nb.njit(**fast)
+def advance(addresses, rates):
+    """Count the step of every tensor; its `Numbers`."""
+    numbers = np.empty((len(addresses), 7))
+    for i in range(len(addresses)):
+        sign, eta, eps, weight, l2, c = rates[i]
+        step, weight_sum = carray(pointer(addresses[i, 6]), 1), carray(pointer_to_float64(addresses[i, 7]), 1)
+        before = weight_sum[0]
+        # t <- t + 1,  s_t = eta sqrt(t),  alpha_t = alpha_{t-1} + s_t
+        step[0] += f32(1)
+        s = eta * np.sqrt(np.float64(step[0]))
+        alpha = before + s
+        weight_sum[0] = alpha
+        lam = alpha * weight
+        if addresses[i, 5] != 0:
+            lam = max(lam, np.float64(SMALLEST))  # groups have a threshold, however small it is
+        # While V / alpha and U / alpha stay, d grows as alpha^(1/3), b and lam as alpha, and norms as alpha^(2/3).
+        # Where the last norm times that is close, one pass suffices.
+        growth = (alpha / before) ** (2 / 3) if before > 0.1 * alpha else 1.0
+        numbers[i] = sign * s, s, eps, lam, alpha * l2, c, growth
+    return numbers
 
 
 @nb.njit(**sums)
@@ -527,15 +555,21 @@ def squares(units, addresses):
 
 
 @nb.njit(**fast, cache=True)
+def begin(addresses, rates):
+    """`advance`, for a step that several calls of `run` make."""
+    return advance(addresses, rates)
+
+
+@nb.njit(**fast, cache=True)
 def run(units, addresses, shapes, numbers, report):
-    """One step of every tensor, or part of one, that ``units`` lists.
+    """One step of every tensor, or part of one, that ``units`` lists; where s = 0, nothing.
 
     Parameters
     ----------
     units : int64 array, (units, 3)
         Tensor, first group, last group + 1 (entries, where there are no groups); all of one i of ``shapes``.
-    addresses : int64 array, (tensors, 6)
-        Of W, G, W^0, V, U and the norms of the groups in the last step (0: no groups).
+    addresses : int64 array, (tensors, 8)
+        Of W, G, W^0, V, U, the norms of the groups in the last step (0: no groups), t (float32) and alpha (float64).
     shapes : int64 array, (tensors, 4)
         Sizes of the four axes (kept, reduced, kept, reduced) that a tensor has to these loops: group (i, k) is
         [i, :, k, :].
@@ -549,6 +583,8 @@ def run(units, addresses, shapes, numbers, report):
     for i in range(len(units)):
         tensor, first, last = units[i, 0], index(units[i, 1]), index(units[i, 2])
         signed, s, eps, lam, l2, c, growth = numbers[tensor]
+        if s == 0.0:
+            continue
         n = Numbers(f32(signed), f32(s), f32(eps), f32(lam), f32(l2), f32(c), f32(growth))
         outer, reduced, middle, inner = shapes[tensor]
         entries = outer * reduced * middle * inner
@@ -568,3 +604,26 @@ def run(units, addresses, shapes, numbers, report):
             before = first // kept  # the groups of one outermost index come together
             start = before * rows * kept * size + (first - before * kept) * size
             step_columns(a, n, norms, start, rows, kept * size, size, lam, scratch, metric, m, report)
+
+
+@nb.njit(**fast, cache=True)
+def run_all(units, addresses, shapes, rates, check, report):
+    """A step in one call: `squares`, if ``check``, `advance` and `run`; whether all gradients were finite.
+
+    Parameters
+    ----------
+    units, addresses, shapes, report
+        As in `run`.
+    rates : float64 array, (tensors, 6)
+        1 or -1, the sign of G; eta, eps, lam_g (negative: no psi), l2, c.
+    check : bool
+        Whether to change nothing unless the norm of every gradient is a finite float32.
+    """
+    if check:
+        for i in range(len(addresses)):
+            outer, reduced, middle, inner = shapes[i]
+            entries = index(outer * reduced * middle * inner)
+            if not sum_of_squares(vector(addresses[i, 1], entries), ZERO, entries) < np.inf:
+                return False
+    run(units, addresses, shapes, advance(addresses, rates), report)
+    return True

@@ -123,17 +123,18 @@ class RAMDA(DualAveraging):
         }
         super().__init__(params, defaults)
 
-    def _all_finite(self, params: list[Tensor]) -> bool:
-        if any(group["fused"] is not False for group in self.param_groups):
-            finite = fused.all_finite([parameter.grad for parameter in params])
-            if finite is not None:
-                return finite
-        return super()._all_finite(params)
+    def _check_finite(self, params: list[Tensor]) -> None:
+        """Left to `_update_all`: the loops look through the gradients before they change anything."""
 
     def _update_all(self, work: list[Work], keep: Tensor | None) -> None:
         record = self.inexactness if self.record_inexactness else None
-        for group, lists in fused.step(work, self.state, recording=record is not None):
-            ramda(*lists, options=group, keep=keep, record=record)
+        check = self.param_groups[0]["on_nonfinite"] == "raise"
+        left = fused.step(work, self.state, self._forget_new, check, recording=record is not None)
+        if left is None:
+            self._refuse_nonfinite()
+        else:
+            for group, lists in left:
+                ramda(*lists, options=group, keep=keep, record=record)
 
     def _point(self, group: dict[str, Any], parameter: Tensor, state: dict[str, Tensor]) -> Tensor:
         metric = local(state["grad_sq_sum"]).pow(1 / 3).add_(group["eps"])

@@ -269,8 +269,8 @@ def test_groups_at_the_threshold_are_zero_exactly_where_float64_says_so(rows):
         group, sizes = (group.T.contiguous(), (1, 1, 4, 50)) if rows else (group, (1, 50, 4, 1))
         for begin in (0.0, 1e-3, 1.0):
             tensors = *(torch.full_like(group, value) for value in (1.0, 0.0, 1.0, 0.0)), group.clone()
-            numbers = 0.0, 0.0, 1e-6, float(lam[k]), 0.0, 1.0, 1.0
-            task = fused.Task(tensors, torch.full((4,), begin), sizes, numbers)
+            clock = torch.zeros(()), torch.zeros(1, dtype=torch.float64)  # t and alpha become 1, and G is 0
+            task = fused.Task(tensors, torch.full((4,), begin), clock, sizes, (1.0, 1.0, 1e-6, float(lam[k]), 0.0, 1.0))
             fused.run([task])
             assert ((task.norms > 0) == (gaps[k] > 0)).all(), (gaps[k], begin)
             assert ((tensors[0] != 0) == (gaps[k] > 0)).all()
@@ -503,7 +503,7 @@ def test_autograd_notices_that_the_weights_changed():
 
 
 def test_an_unsolved_equation_is_an_error(monkeypatch):
-    monkeypatch.setattr(fused, "run", lambda tasks: fused.Report(1, 1, 1, 1))
+    monkeypatch.setattr(fused, "run", lambda tasks, check: fused.Report(1, 1, 1, 1))
     with pytest.raises(RuntimeError, match="not solved"):
         run(start((6, 5)), drawn_gradients((6, 5), 1.0, 1, 0), regularizer=GroupLasso(0.05), fused=True)
 

@@ -96,6 +96,12 @@ class StructuredOptimizer(Optimizer):
             return torch.tensor(value, dtype=torch.float32, device=device)
         return torch.tensor([value], dtype=torch.float64, device=device)
 
+    def _move_numbers(self, state: dict[str, Tensor], device: torch.device) -> None:
+        """Bring the numbers of the state to its parameter: the model was moved, or the options have changed."""
+        for key in self._scalar_keys:
+            if key in state and state[key].device != device:
+                state[key] = state[key].to(device, non_blocking=True)
+
     def _init_group(self, group: dict[str, Any], params: list, grads: list, weights: list, *states: list) -> None:
         """Append what the step needs of every parameter that has a gradient."""
         numbers_on_device = on_device(group)
@@ -107,11 +113,8 @@ class StructuredOptimizer(Optimizer):
                 state.update(self._initial_state(group, parameter))
                 if not torch.compiler.is_compiling():
                     self._new.append(parameter)
-            device = parameter.device
-            if numbers_on_device or state["step"].device == device:
-                for key in self._scalar_keys:
-                    if key in state and state[key].device != device:
-                        state[key] = state[key].to(device, non_blocking=True)
+            if numbers_on_device or not state["step"].is_cpu:
+                self._move_numbers(state, parameter.device)
             params.append(parameter)
             grads.append(grad)
             weights.append(state.get("w", parameter))

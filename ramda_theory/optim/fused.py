@@ -159,9 +159,13 @@ def sizes_of(psi: Regularizer | None, parameter: Tensor, *others: Tensor) -> Siz
     """How the loops see a parameter, if its gradient, weights and state (``others``) let them."""
     if not _plain(parameter) or parameter.is_inference():
         return None
-    shape, stride = parameter.shape, parameter.stride()
+    shape, stride, contiguous = parameter.shape, parameter.stride(), parameter.is_contiguous()
     for tensor in others:
-        if tensor is not parameter and not (_plain(tensor) and tensor.stride() == stride and tensor.shape == shape):
+        if tensor is parameter:
+            continue
+        if not _plain(tensor) or tensor.shape != shape:
+            return None
+        if not (tensor.is_contiguous() if contiguous else tensor.stride() == stride):
             return None
     return _axis_sizes(shape, stride, psi.dims if isinstance(psi, GroupLasso) else ())
 
@@ -236,14 +240,11 @@ def run(tasks: Sequence[Task], check: bool = False) -> Report | None:
     units, batches, sizes = _plan(
         tuple([(task.sizes, task.norms is not None) for task in tasks]), torch.get_num_threads()
     )
-    table = np.array(
-        [
-            [tensor.data_ptr() for tensor in (*tensors, tensors[0] if norms is None else norms, *clock)]
-            for tensors, norms, clock, _, _ in tasks
-        ]
-    )
-    table[[task.norms is None for task in tasks], 5] = 0
-    rates = np.array([task.rates for task in tasks])
+    addresses = []
+    for (w, g, anchor, v, u), norms, (step, weight_sum), _, _ in tasks:
+        state = anchor.data_ptr(), v.data_ptr(), u.data_ptr(), 0 if norms is None else norms.data_ptr()
+        addresses.append((w.data_ptr(), g.data_ptr(), *state, step.data_ptr(), weight_sum.data_ptr()))
+    table, rates = np.array(addresses), np.array([task.rates for task in tasks])
     report = np.zeros(4, dtype=np.int64)
     if len(batches) == 1:
         if not native.run_all(units, table, sizes, rates, check, report):

@@ -30,7 +30,7 @@ def on_device(options: dict[str, Any]) -> bool:
 
 def may_look(options: dict[str, Any], steps: Sequence[Tensor]) -> bool:
     """Whether reading the numbers of the state costs nothing: they are on the host, and nothing is being traced."""
-    on_host = all(step.device.type == "cpu" for step in steps)
+    on_host = all(step.is_cpu for step in steps)
     return on_host and not on_device(options) and not torch.compiler.is_compiling()
 
 

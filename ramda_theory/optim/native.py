@@ -26,7 +26,7 @@ TOLERANCE = 5e-6
 """Bound on |N(rho) - 1|, which is the residual of (7) in units of weight_sum lam_g."""
 WIDTH = 8192
 """Columns that are traversed together at most: what the scratch has room for."""
-KEPT = 2**15
+KEPT = 2**16
 """The metric of a block with no more entries is kept from its first pass to its last; else it is computed again."""
 ROWS_PER_SUM = index(32)
 """Rows that are summed in float32 before they join a float64 total."""

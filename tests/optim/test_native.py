@@ -1,5 +1,6 @@
 """The compiled step: equal to the plain one and to float64, whatever the shape, the layout, the scale and the start."""
 
+import copy
 import dataclasses
 import io
 
@@ -590,3 +591,70 @@ def test_gradients_are_looked_through_as_by_the_plain_path(share):
         except RuntimeError:
             finite.append(False)
     assert finite == [share < 1] * 2
+
+
+# -- refusals ---------------------------------------------------------------------------------------------------------
+
+
+def many_kinds(scale):
+    """Parameters that the loops take, few or many weights of them, and (float64) one that they leave."""
+    shapes = [((40, 30), (0,)), ((30,), None), ((30 * scale, 40), (1,))]
+    groups = []
+    for (shape, dims), dtype in zip([*shapes, ((6, 5), (0,))], [torch.float32] * 3 + [torch.float64], strict=True):
+        parameter = torch.nn.Parameter(torch.randn(shape, dtype=dtype))
+        groups.append({"params": [parameter], "regularizer": dims and GroupLasso(0.02, dims=dims)})
+    return groups
+
+
+@pytest.mark.parametrize("scale", [1, 400])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
+@pytest.mark.parametrize("where", range(4))
+@pytest.mark.parametrize("left", [False, True])
+@pytest.mark.parametrize("before", ["nothing", "steps", "restart", "lr 0"])
+def test_a_gradient_that_is_not_finite_changes_nothing(scale, bad, where, left, before):
+    torch.manual_seed(0)
+    groups = many_kinds(scale)[: 4 if left else 3]
+    params = [group["params"][0] for group in groups]
+    optimizer = RAMDA(groups)
+    for _ in range(0 if before == "nothing" else 3):
+        for parameter in params:
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+    if before == "restart":
+        optimizer.restart()
+    if before == "lr 0":
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0
+    where = min(where, len(params) - 1)
+    for parameter in params:
+        parameter.grad = torch.randn_like(parameter)
+    params[where].grad.view(-1)[-1] = bad * (1e150 if params[where].dtype is torch.float64 else 1.0)
+    weights, state = [parameter.detach().clone() for parameter in params], copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(RuntimeError, match=f"0 of group {where}; nothing was changed"):
+        optimizer.step()
+    assert all(torch.equal(parameter, w) for parameter, w in zip(params, weights, strict=True))
+    after = optimizer.state_dict()
+    assert after["state"].keys() == state["state"].keys()
+    for index, kept in state["state"].items():
+        assert after["state"][index].keys() == kept.keys()
+        assert all(torch.equal(after["state"][index][key], value) for key, value in kept.items())
+
+
+@pytest.mark.parametrize("scale", [1, 400])
+def test_without_a_learning_rate_only_the_step_is_counted(scale):
+    torch.manual_seed(0)
+    groups = many_kinds(scale)
+    params = [group["params"][0] for group in groups]
+    optimizer = RAMDA(groups)
+    for lr in (1e-2, 0.0):
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        weights = [parameter.detach().clone() for parameter in params]
+        state = copy.deepcopy(optimizer.state_dict()["state"])
+        for parameter in params:
+            parameter.grad = torch.randn_like(parameter)
+        optimizer.step()
+    assert all(torch.equal(parameter, w) for parameter, w in zip(params, weights, strict=True))
+    for index, kept in optimizer.state_dict()["state"].items():
+        assert kept["step"] == 2
+        assert all(torch.equal(kept[key], value) for key, value in state[index].items() if key != "step")

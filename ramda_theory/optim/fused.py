@@ -21,6 +21,7 @@ from torch.nn import Parameter
 
 from ramda_theory.optim.lists import Lists, Work, may_look
 from ramda_theory.optim.nonfinite import nonfinite_somewhere
+from ramda_theory.optim.sharding import meshes
 from ramda_theory.optim.solving import is_exact
 from ramda_theory.regularizers import L1, ElasticNet, GroupLasso, Regularizer
 
@@ -118,11 +119,15 @@ def step(
         if others:
             left.append((options, [[tensors[i] for i in others] for tensors in lists]))
         taken.append((options, lists, sizes))
-    if check and left and nonfinite_somewhere([parameter for _, lists in work for parameter in lists[0]]):
-        forget()
-        return None
+    if check and left:
+        alone = not meshes([gradient for _, lists in left for gradient in lists[1]])
+        others = [parameter for _, lists in (left if alone else work) for parameter in lists[0]]
+        if nonfinite_somewhere(others):  # what is shared with other processes is decided with them, about everything
+            forget()
+            return None
+        check = alone
     if tasks := [task for each in taken for task in _tasks(*each, state)]:
-        report = run(tasks, check and not left)
+        report = run(tasks, check)
         if report is None:
             forget()
             return None
@@ -339,8 +344,7 @@ def _parts(sizes: Sizes, grouped: bool, enough: int) -> Iterator[tuple[int, int]
     else:
         # As wide as possible, since narrow blocks are slow where memory is, and all of about the same width.
         native: Any = loops()
-        largest = native.KEPT if math.prod(sizes) <= 4 * native.KEPT else LARGEST_BLOCK
-        widest = max(min(native.WIDTH, largest // rows) // size, 1)
+        widest = max(min(native.WIDTH, LARGEST_BLOCK // rows) // size, 1)
         at_once = -(-kept // -(-kept // widest))
     for i in range(outer):
         for first in range(i * kept, (i + 1) * kept, at_once):

@@ -120,9 +120,10 @@ def step(
             left.append((options, [[tensors[i] for i in others] for tensors in lists]))
         taken.append((options, lists, sizes))
     if check and left:
+        # What is shared with other processes is decided with them, about all gradients.
         alone = not meshes([gradient for _, lists in left for gradient in lists[1]])
-        others = [parameter for _, lists in (left if alone else work) for parameter in lists[0]]
-        if nonfinite_somewhere(others):  # what is shared with other processes is decided with them, about everything
+        looked_at: Sequence[Work] = left if alone else work
+        if nonfinite_somewhere([parameter for _, lists in looked_at for parameter in lists[0]]):
             forget()
             return None
         check = alone
@@ -164,13 +165,14 @@ def sizes_of(psi: Regularizer | None, parameter: Tensor, *others: Tensor) -> Siz
     """How the loops see a parameter, if its gradient, weights and state (``others``) let them."""
     if not _plain(parameter) or parameter.is_inference():
         return None
-    shape, stride, contiguous = parameter.shape, parameter.stride(), parameter.is_contiguous()
+    shape, stride, size, contiguous = parameter.shape, parameter.stride(), parameter.numel(), parameter.is_contiguous()
     for tensor in others:
         if tensor is parameter:
             continue
-        if not _plain(tensor) or tensor.shape != shape:
+        if not _plain(tensor) or tensor.numel() != size:
             return None
-        if not (tensor.is_contiguous() if contiguous else tensor.stride() == stride):
+        # Contiguous tensors of one size are alike to the loops.
+        if not (tensor.is_contiguous() if contiguous else tensor.stride() == stride and tensor.shape == shape):
             return None
     return _axis_sizes(shape, stride, psi.dims if isinstance(psi, GroupLasso) else ())
 

@@ -4,11 +4,13 @@ For the group LASSO the minimiser of a group is x = rho b / (rho d + lam), where
 and rho solves N(rho) = ||b / (rho d + lam)|| = 1 (see `ramda_theory.regularizers.scalar_equation`).  A first pass
 updates V and U and sums, at the norm rho that the group had in the step before, the moments
 s_k = sum b^2 d^k / (rho d + lam)^(k+2), k = 0 .. 4.  They tell where N = 1 and how far off that answer can be at most,
-so that nearly all groups need no other pass.  The last pass writes W.  Tensors are traversed row by row, and nothing is
-kept per entry between passes.
+so that nearly all groups need no other pass.  The last pass writes W.  Tensors are traversed row by row, as wide as
+possible, and of large ones nothing is kept per entry between passes: memory decides, and what is long past in it is as
+cheap to compute as to read again.
 
 Two habits let the compiler turn these loops into vector instructions: scratch is one array, cut at constant distances,
-and indices are unsigned.  Compilation takes some seconds in the first step ever and is cached on disk.
+and indices are unsigned.  Compilation takes some seconds in the first step ever and is cached on disk; that all of it
+is in one file is for the cache, which watches the file of the function that is called and no other.
 """
 
 from __future__ import annotations
@@ -308,17 +310,17 @@ def update_norms(norms, size, lam, scratch, totals, m, still_open):
         count = min(TOGETHER, index(norms.size) - first)
         for k in range(count):
             m[RHO + k] = norms[first + k]
+            m[TOP + k] = 0.0
         for c in range(MOMENTS):
             for k in range(count):
-                total = 0.0
-                for j in range((first + k) * size, (first + k + ONE) * size):
-                    total += totals[c, j]
-                m[S0 + c * S0 + k] = total
-        for k in range(count):
-            largest = f32(0)
-            for j in range((first + k) * size, (first + k + ONE) * size):
-                largest = max(largest, scratch[LARGEST + j])
-            m[TOP + k] = largest
+                m[S0 + c * S0 + k] = 0.0
+        # The columns j of all groups together: the usual groups have one.
+        for j in range(size):
+            for c in range(MOMENTS):
+                for k in range(count):
+                    m[S0 + c * S0 + k] += totals[c, (first + k) * size + j]
+            for k in range(count):
+                m[TOP + k] = max(m[TOP + k], np.float64(scratch[LARGEST + (first + k) * size + j]))
         next_norms(m, count, lam)
         for k in range(count):
             norms[first + k] = m[RHO + k]

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from paper_checks.opponents import MADGRAD, Algorithm2, Weight
-from ramda_theory.optim import RAMDA, fused
+from ramda_theory.optim import RAMDA
+from ramda_theory.optim.calls import Report
 from ramda_theory.regularizers import GroupLasso
 
 LR, MOMENTUM, EPS = 1e-2, 0.9, 1e-6
@@ -198,34 +199,19 @@ def quality(name: str, method: Method) -> Quality | None:
     return Quality(float(torch.cat(residuals).max()), iterations, float((torch.cat(norms) == 0).double().mean()))
 
 
-def part(point: Tensor, state: dict[str, Tensor], more: float = 0.0) -> Part:
-    """A point and the sums in ``state``, its weight_sum increased by ``more``."""
-    weight_sum = float(state["weight_sum"]) + more
-    return Part(point, state["grad_sum"], state["grad_sq_sum"], state["anchor"], weight_sum)
+def part(point: Tensor, state: dict[str, Tensor]) -> Part:
+    """A point and the sums in ``state``."""
+    return Part(point, state["grad_sum"], state["grad_sq_sum"], state["anchor"], float(state["weight_sum"]))
 
 
-def next_step(method: Method) -> tuple[list[Part], fused.Report, int]:
+def next_step(method: Method) -> tuple[list[Part], Report, int]:
     """Another step of the compiled loops, without averaging, on copies; the number of groups last."""
-    problem, tasks, parts = method.problem, [], []
-    problem.set_gradients(method.params, method.t + 1)
-    s = LR * math.sqrt(method.t + 1)
-    for parameter, weight in zip(method.params, problem.weights, strict=True):
-        psi, state = problem.psi(weight), method.optimizer.state[parameter]
-        copies = {key: tensor.clone() for key, tensor in state.items()}
-        each = part(parameter.detach().clone(), copies, s)
-        sizes = fused.sizes_of(psi, parameter)
-        parts.append(each)
-        if sizes is None:  # the step leaves it to the plain path, and so its next W to the same method here
-            left = parameter.detach().clone().requires_grad_()
-            left.grad = parameter.grad
-            optimizer = RAMDA([left], LR, 0.0, EPS, psi, fused=False)
-            optimizer.state[left] = copies
-            optimizer.step()
-            each.point.copy_(left.detach())
-            continue
-        tensors = each.point, parameter.grad, each.anchor, each.grad_sum, each.grad_sq_sum
-        clock, rates = (copies["step"], copies["weight_sum"]), (1.0, LR, EPS, *fused.scaled(psi, sizes), 1.0)
-        tasks.append(fused.Task(tensors, copies.get("norms"), clock, sizes, rates))
-    report = fused.run(tasks)
-    assert report is not None  # nothing was to be refused
-    return parts, report, sum(task.norms.numel() for task in tasks if task.norms is not None)
+    problem, params = method.problem, [torch.nn.Parameter(p.detach().clone()) for p in method.params]
+    optimizer = RAMDA(problem.groups(params), LR, 0.0, EPS)
+    for parameter, own in zip(params, method.params, strict=True):
+        optimizer.state[parameter] = {key: tensor.clone() for key, tensor in method.optimizer.state[own].items()}
+    problem.set_gradients(params, method.t + 1)
+    optimizer.step()
+    parts = [part(parameter.detach(), optimizer.state[parameter]) for parameter in params]
+    groups = sum(state["norms"].numel() for state in optimizer.state.values() if "norms" in state)
+    return parts, optimizer.fused_step.report, groups

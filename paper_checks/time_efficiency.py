@@ -23,7 +23,7 @@ from paper_checks import nuclear_times, step_times
 from paper_checks.opponents import PARAMETER_SETS
 from ramda_theory.commands.text import aligned
 from ramda_theory.files import write_json
-from ramda_theory.optim import fused
+from ramda_theory.optim.calls import loops
 
 SMALL, NUCLEAR = "MLP 64-256-256-10", "nuclear norm"
 BYTES_PER_WEIGHT = {"AdamW fused": 28, "RAMDA": 32}
@@ -202,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "compiled_loops": fused.loops() is not None,
+        "compiled_loops": loops() is not None,
         "repeats": repeats,
         "steps_per_repeat": steps,
         "gpu": "measured" if torch.cuda.is_available() else "not measured",

@@ -519,7 +519,7 @@ def advance(addresses, rates):
     """Count the step of every tensor; its `Numbers`."""
     numbers = np.empty((len(addresses), 7))
     for i in range(len(addresses)):
-        sign, eta, eps, weight, l2, c = rates[i]
+        sign, eta, eps, c, weight, l2 = rates[i]
         step, weight_sum = carray(pointer(addresses[i, 6]), 1), carray(pointer_to_float64(addresses[i, 7]), 1)
         before = weight_sum[0]
         # t <- t + 1,  s_t = eta sqrt(t),  alpha_t = alpha_{t-1} + s_t
@@ -617,7 +617,7 @@ def run_all(units, addresses, shapes, rates, check, report):
     units, addresses, shapes, report
         As in `run`.
     rates : float64 array, (tensors, 6)
-        1 or -1, the sign of G; eta, eps, lam_g (negative: no psi), l2, c.
+        1 or -1, the sign of G; eta (where it is 0, only t changes), eps, c, lam_g (negative: no psi), l2.
     check : bool
         Whether to change nothing unless the norm of every gradient is a finite float32.
     """

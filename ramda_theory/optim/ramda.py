@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from ramda_theory.optim import fused
 from ramda_theory.optim.dual_averaging import DualAveraging, advance, masked_advance, masked_average
+from ramda_theory.optim.fused import FusedStep
 from ramda_theory.optim.lists import Work, assign, chunks, gradients, may_look, pieces, read_weights, write_weights
 from ramda_theory.optim.options import COMMON, SOLVING, number, one_of
 from ramda_theory.optim.sharding import local
@@ -123,13 +123,17 @@ class RAMDA(DualAveraging):
         }
         super().__init__(params, defaults)
 
+    def _reset_attributes(self) -> None:
+        super()._reset_attributes()
+        self.fused_step = FusedStep()
+
     def _check_finite(self, params: list[Tensor]) -> None:
         """Left to `_update_all`: the loops look through the gradients before they change anything."""
 
     def _update_all(self, work: list[Work], keep: Tensor | None) -> None:
         record = self.inexactness if self.record_inexactness else None
         check = self.param_groups[0]["on_nonfinite"] == "raise"
-        left = fused.step(work, self.state, self._forget_new, check, recording=record is not None)
+        left = self.fused_step(work, self.state, self._forget_new, check, recording=record is not None)
         if left is None:
             self._refuse_nonfinite()
         else:

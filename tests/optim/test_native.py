@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramda_theory.optim import RAMDA, fused, native
+from ramda_theory.optim import RAMDA, calls, fused, native
 from ramda_theory.regularizers import L1, ElasticNet, GroupLasso, SparseGroupLasso
 from ramda_theory.subproblem import ProximalGradient
 
@@ -271,9 +271,10 @@ def test_groups_at_the_threshold_are_zero_exactly_where_float64_says_so(rows):
         for begin in (0.0, 1e-3, 1.0):
             tensors = *(torch.full_like(group, value) for value in (1.0, 0.0, 1.0, 0.0)), group.clone()
             clock = torch.zeros(()), torch.zeros(1, dtype=torch.float64)  # t and alpha become 1, and G is 0
-            task = fused.Task(tensors, torch.full((4,), begin), clock, sizes, (1.0, 1.0, 1e-6, float(lam[k]), 0.0, 1.0))
-            fused.run([task])
-            assert ((task.norms > 0) == (gaps[k] > 0)).all(), (gaps[k], begin)
+            norms = torch.full((4,), begin)
+            addresses = np.array([[tensor.data_ptr() for tensor in (*tensors, norms, *clock)]])
+            calls.run(((sizes, True),), addresses, np.array([[1.0, 1.0, 1e-6, 1.0, float(lam[k]), 0.0]]))
+            assert ((norms > 0) == (gaps[k] > 0)).all(), (gaps[k], begin)
             assert ((tensors[0] != 0) == (gaps[k] > 0)).all()
 
 
@@ -298,8 +299,8 @@ def test_the_norms_a_step_begins_with_do_not_matter(case):
 def test_the_result_does_not_depend_on_threads_or_on_how_the_work_is_cut(monkeypatch):
     def result(threads, worthwhile):
         torch.set_num_threads(threads)
-        monkeypatch.setattr(fused, "WORTHWHILE", worthwhile)
-        fused._plan.cache_clear()
+        monkeypatch.setattr(calls, "WORTHWHILE", worthwhile)
+        calls._plan.cache_clear()
         torch.manual_seed(0)
         shapes = [((60, 500), (0,)), ((500, 60), (1,)), ((30, 20, 3, 3), (0, 2, 3)), ((6, 50, 7), (1,)), ((999,), None)]
         shapes.append(((700, 300), (0,)))
@@ -320,7 +321,7 @@ def test_the_result_does_not_depend_on_threads_or_on_how_the_work_is_cut(monkeyp
             assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
     finally:
         torch.set_num_threads(threads)
-        fused._plan.cache_clear()
+        calls._plan.cache_clear()
 
 
 def test_a_resumed_run_is_the_same_bit_for_bit():
@@ -470,6 +471,91 @@ def test_one_step_takes_some_parameters_and_leaves_others():
     assert all((a - b).abs().max() <= 1e-6 for a, b in zip(ours, plain, strict=True))
 
 
+def changed_dtype(parameter, optimizer):
+    parameter.data = parameter.data.half()
+    parameter.grad = parameter.grad.half()
+
+
+def changed_memory(parameter, optimizer):
+    parameter.data = parameter.data.clone()
+
+
+def changed_layout(parameter, optimizer):
+    parameter.data = parameter.data.T.contiguous().T
+
+
+def transposed(parameter, optimizer):
+    parameter.data = parameter.data.T
+
+
+def changed_gradient(parameter, optimizer):
+    parameter.grad = parameter.grad.T.contiguous().T
+
+
+def changed_regularizer(parameter, optimizer):
+    optimizer.param_groups[0]["regularizer"] = GroupLasso(0.3, dims=(1,))
+
+
+def without_regularizer(parameter, optimizer):
+    optimizer.param_groups[0]["regularizer"] = None
+
+
+def changed_options(parameter, optimizer):
+    optimizer.param_groups[0].update(lr=0.3, momentum=0.2, eps=1e-3, maximize=True)
+
+
+def changed_state(parameter, optimizer):
+    optimizer.state[parameter] = {key: value.clone() for key, value in optimizer.state[parameter].items()}
+
+
+def changed_norms(parameter, optimizer):
+    optimizer.state[parameter]["norms"] = optimizer.state[parameter]["norms"].clone()
+
+
+def forgotten_state(parameter, optimizer):
+    optimizer.state.clear()
+
+
+def another_group(parameter, optimizer):
+    other = torch.nn.Parameter(torch.ones(30, 20))
+    other.grad = torch.ones(30, 20)
+    optimizer.add_param_group({"params": [other], "regularizer": GroupLasso(0.1)})
+    optimizer.param_groups.reverse()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed_dtype, changed_memory, changed_layout, transposed, changed_gradient, changed_regularizer,
+        without_regularizer, changed_options, changed_state, changed_norms, forgotten_state, another_group,
+    ],
+)  # fmt: skip
+def test_what_changes_between_steps_is_noticed(change):
+    """The step after a change is that of an optimizer that has never made another, and the plain one."""
+    w, gradients = start((20, 20)), drawn_gradients((20, 20), 1.0, 7, 0)
+    _, optimizer = run(w, gradients[:5], regularizer=GroupLasso(0.05))
+    (parameter,) = optimizer.param_groups[0]["params"]
+    parameter.grad = gradients[5].clone()
+    change(parameter, optimizer)
+    # A copy of an optimizer knows what its state says, and nothing else.
+    fresh, plain = copy.deepcopy(optimizer), copy.deepcopy(optimizer)
+    for group in plain.param_groups:
+        group["fused"] = False
+    every = [[p for group in each.param_groups for p in group["params"]] for each in (optimizer, fresh, plain)]
+    for params, each in zip(every, (optimizer, fresh, plain), strict=True):
+        for parameter, own in zip(params, every[0], strict=True):
+            parameter.grad = own.grad
+        each.step()
+    ours, expected, close = ([parameter.detach() for parameter in params] for params in every)
+    assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
+    assert all((a - b).abs().max() <= 1e-5 * b.abs().max() for a, b in zip(ours, close, strict=True))
+    assert all(
+        torch.equal(value, fresh.state[other][key])
+        for parameter, other in zip(optimizer.state, fresh.state, strict=True)
+        for key, value in optimizer.state[parameter].items()
+    )
+
+
 def test_without_numba_the_plain_path_is_taken(monkeypatch):
     monkeypatch.setattr(fused, "loops", lambda: None)
     w, gradients = start((6, 5)), drawn_gradients((6, 5), 1.0, 3, 0)
@@ -504,7 +590,7 @@ def test_autograd_notices_that_the_weights_changed():
 
 
 def test_an_unsolved_equation_is_an_error(monkeypatch):
-    monkeypatch.setattr(fused, "run", lambda tasks, check: fused.Report(1, 1, 1, 1))
+    monkeypatch.setattr(calls, "run", lambda *_: calls.Report(1, 1, 1, 1))
     with pytest.raises(RuntimeError, match="not solved"):
         run(start((6, 5)), drawn_gradients((6, 5), 1.0, 1, 0), regularizer=GroupLasso(0.05), fused=True)
 

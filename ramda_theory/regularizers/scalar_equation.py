@@ -40,7 +40,7 @@ def group_lasso_minimizer(
     """
     rho, zero, _ = group_lasso_norms(xp, groups, b, diag, threshold, max_updates)
     shift = threshold / xp.where(zero, xp.ones_like(rho), rho)
-    return xp.where(groups.spread(xp, zero), xp.zeros_like(b), b / (diag + groups.spread(xp, shift)))
+    return xp.where(groups.spread(xp, zero), 0.0, b / (diag + groups.spread(xp, shift)))
 
 
 def group_lasso_norms(
@@ -51,20 +51,22 @@ def group_lasso_norms(
     size = xp.sqrt(groups.total(xp, b_sq))
     zero = size <= threshold
     one = xp.ones_like(size)  # stands for the norm of a zero group until the end
-    free = b / diag
-    lam = (groups.spread(xp, threshold) if getattr(threshold, "shape", ()) else threshold) / diag
+    b_sq *= diag
+    at_zero = (size - threshold) * size**2 / (groups.total(xp, b_sq) + TINY)
+    free, lam = b / diag, groups.spread(xp, threshold * one) / diag
 
     def newton_step(rho: Array) -> Array:
         """-h/h' = (sqrt(S) - 1) S / M with S = sum q^2, M = sum q^2 d/(rho d + lam), q = b / (rho d + lam)."""
-        reciprocal = 1.0 / (groups.spread(xp, rho) + lam)
-        q = free * reciprocal
-        q_sq = q * q
-        s = groups.total(xp, q_sq)
-        return (xp.sqrt(s) - 1.0) * s / (groups.total(xp, q_sq * reciprocal) + TINY)
+        shifted = groups.spread(xp, rho) + lam
+        terms = free / shifted
+        terms *= terms
+        s = groups.total(xp, terms)
+        excess = (xp.sqrt(s) - 1.0) * s  # before `terms` changes: where groups are single entries, s is no copy of it
+        terms /= shifted
+        return excess / (groups.total(xp, terms) + TINY)
 
     far = xp.where(zero, one, xp.sqrt(groups.total(xp, free * free)))
     at_far = far + newton_step(far)
-    at_zero = (size - threshold) * size**2 / (groups.total(xp, b_sq * diag) + TINY)
     rho = xp.where(zero, one, xp.where(at_far > at_zero, at_far, at_zero))
 
     host = is_host(b)

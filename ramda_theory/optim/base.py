@@ -115,9 +115,13 @@ class StructuredOptimizer(Optimizer):
                     self._new.append(parameter)
             if numbers_on_device or not state["step"].is_cpu:
                 self._move_numbers(state, parameter.device)
+            w = state.get("w", parameter)
+            if w is not parameter and w.dtype == parameter.dtype:  # the model has become wider since
+                del state["w"]
+                w = parameter
             params.append(parameter)
             grads.append(grad)
-            weights.append(state.get("w", parameter))
+            weights.append(w)
             for key, tensors in zip(self._state_keys, states, strict=True):
                 tensors.append(state[key])
 

@@ -6,7 +6,8 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from functools import lru_cache
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -113,8 +114,15 @@ def _shared(batches: Sequence[tuple[int, int]], work: Callable[[int, int], Any])
 
     ends = waiting.popleft, waiting.pop
     helpers = min(torch.get_num_threads(), len(batches)) - 1
-    futures = [_pool(os.getpid(), helpers).submit(some, ends[(k + 1) % 2]) for k in range(helpers)]
-    results = some(ends[0])
+    futures: list[Future] = []
+    try:
+        with suppress(RuntimeError):  # while the interpreter shuts down, there are no new threads
+            futures += (_pool(os.getpid(), helpers).submit(some, ends[(k + 1) % 2]) for k in range(helpers))
+        results = some(ends[0])
+    finally:
+        # After an interrupt nobody may go on with memory that its owner gives away.
+        waiting.clear()
+        wait(futures)
     for future in futures:
         results += future.result()
     return results

@@ -83,7 +83,7 @@ class FusedStep:
                 taken.append((known, (options, lists)))
                 continue
             self._known.pop(index, None)
-            sizes = [None if reason else sizes_of(psi, *each) for each in zip(*lists[:6], strict=True)]
+            sizes = [None if reason else sizes_of(psi, *each) for each in zip(*lists, strict=True)]
             others = [i for i, size in enumerate(sizes) if size is None]
             if others and options["fused"]:
                 forget()
@@ -107,12 +107,15 @@ class FusedStep:
                 return None
             check = alone
         if taken:
+            norms: dict[Tensor, Tensor] = {}
             for group, (options, lists) in taken:
-                group.begin(options, lists, state)
+                norms |= group.begin(options, lists, state)
             report = _run([group for group, _ in taken], check)
             if report is None:
                 forget()
                 return None
+            for parameter, new in norms.items():
+                state[parameter]["norms"] = new
             self.report = report
             if report.failed:
                 raise RuntimeError("the equation of a group was not solved; its weights are NaN")
@@ -177,16 +180,23 @@ class Taken:
             and all(_alike(gradient, *layout) for gradient, layout in zip(lists[1], self._layouts, strict=True))
         )
 
-    def begin(self, options: dict[str, Any], lists: Lists, state: dict[Tensor, Any]) -> None:
-        """Take the gradients and the numbers of a step."""
+    def begin(self, options: dict[str, Any], lists: Lists, state: dict[Tensor, Any]) -> dict[Tensor, Tensor]:
+        """Take the gradients and the numbers of a step; norms of groups that ``state`` does not have yet."""
         sign, eta = -1.0 if options["maximize"] else 1.0, max(float(options["lr"]), 0.0)
         numbers = sign, eta, options["eps"], 1.0 - float(options["momentum"])
         if numbers != self._numbers:
             self._numbers = self.rates[:, :4] = numbers
         self.addresses[:, 1] = [gradient.data_ptr() for gradient in lists[1]]
+        new: dict[Tensor, Tensor] = {}
         if self._grouped:
-            each = zip(lists[0], self.weights, self._sizes, strict=True)
-            self.addresses[:, 5] = [_norms(state[p], w, size).data_ptr() for p, w, size in each]
+            addresses = []
+            for parameter, sizes in zip(lists[0], self._sizes, strict=True):
+                norms = state[parameter].get("norms")
+                if norms is None or not _alike(norms, True, (sizes[0] * sizes[2],), (1,)):
+                    norms = new[parameter] = group_norms(parameter, sizes)
+                addresses.append(norms.data_ptr())
+            self.addresses[:, 5] = addresses
+        return new
 
 
 # -- what the loops take ----------------------------------------------------------------------------------------------
@@ -206,19 +216,41 @@ def obstacle(options: dict[str, Any], steps: Sequence[Tensor]) -> str | None:
     return None if loops() else "numba cannot be imported"
 
 
-def sizes_of(psi: Regularizer | None, parameter: Tensor, *others: Tensor) -> Sizes | None:
-    """How the loops see a parameter, if its gradient, weights and state (``others``) let them."""
-    if not _plain(parameter) or parameter.is_inference():
+def sizes_of(
+    psi: Regularizer | None,
+    parameter: Tensor,
+    gradient: Tensor,
+    w: Tensor,
+    anchor: Tensor,
+    grad_sum: Tensor,
+    grad_sq_sum: Tensor,
+    step: Tensor,
+    weight_sum: Tensor,
+) -> Sizes | None:
+    """How the loops see a parameter, if it and what belongs to it let them."""
+    if w is not parameter or not _plain(w) or w.is_inference():
         return None
-    layout = _layout(parameter)
-    if not all(other is parameter or _alike(other, *layout) for other in others):
+    if not (_is_number(step, torch.float32) and _is_number(weight_sum, torch.float64)):
+        return None
+    layout = _layout(w)
+    if not all(_alike(tensor, *layout) for tensor in (gradient, anchor, grad_sum, grad_sq_sum)):
         return None
     return _axis_sizes(*layout[1:], psi.dims if isinstance(psi, GroupLasso) else ())
 
 
+def _is_number(tensor: Tensor, dtype: torch.dtype) -> bool:
+    return tensor.dtype is dtype and tensor.is_cpu and tensor.numel() == 1 and tensor.data_ptr() != 0
+
+
 def _plain(tensor: Tensor) -> bool:
     """Whether this is a float32 tensor in the memory of the CPU, and nothing that only looks like one."""
-    return tensor.dtype is torch.float32 and tensor.is_cpu and type(tensor) in (Tensor, Parameter)
+    return (
+        tensor.dtype is torch.float32
+        and tensor.is_cpu
+        and type(tensor) in (Tensor, Parameter)
+        and tensor.data_ptr() != 0  # nothing: an empty one, a symbol of zeros, or its memory was given away
+        and not tensor.is_neg()
+    )
 
 
 def _layout(tensor: Tensor) -> Layout:
@@ -236,6 +268,8 @@ def _alike(tensor: Tensor, contiguous: bool, shape: tuple[int, ...], stride: tup
 def _axis_sizes(shape: tuple[int, ...], stride: tuple[int, ...], dims: tuple[int, ...]) -> Sizes | None:
     """`Sizes` of a tensor in which the axes ``dims`` are reduced; None where the loops cannot go through it."""
     sizes, position, entries = [1, 1, 1, 1], 3, 1
+    if any(not -len(shape) <= dim < len(shape) for dim in dims):
+        return None
     reduced = {dim % len(shape) for dim in dims}
     for axis in sorted((a for a in range(len(shape)) if shape[a] != 1), key=lambda a: stride[a]):
         if stride[axis] != entries:
@@ -262,10 +296,7 @@ def _scaled(psi: Regularizer | None, sizes: Sizes) -> tuple[float, float]:
     return psi.weight, psi.l2 if isinstance(psi, ElasticNet) else 0.0
 
 
-def _norms(state: dict[str, Tensor], w: Tensor, sizes: Sizes) -> Tensor:
-    """||What_g|| of the last step; at first, ||W_g||."""
-    groups = sizes[0] * sizes[2]
-    if "norms" not in state or state["norms"].numel() != groups:
-        w = torch.as_strided(w.detach(), sizes, [math.prod(sizes[k + 1 :]) for k in range(4)])
-        state["norms"] = torch.linalg.vector_norm(w, dim=(1, 3)).reshape(groups)
-    return state["norms"]
+def group_norms(w: Tensor, sizes: Sizes) -> Tensor:
+    """||W_g|| of every group, where its equation is solved from at first."""
+    w = torch.as_strided(w.detach(), sizes, [math.prod(sizes[k + 1 :]) for k in range(4)])
+    return torch.linalg.vector_norm(w, dim=(1, 3)).reshape(-1)

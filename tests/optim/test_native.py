@@ -3,6 +3,8 @@
 import copy
 import dataclasses
 import io
+import threading
+import time
 
 import numba as nb
 import numpy as np
@@ -554,6 +556,111 @@ def test_what_changes_between_steps_is_noticed(change):
         for parameter, other in zip(optimizer.state, fresh.state, strict=True)
         for key, value in optimizer.state[parameter].items()
     )
+
+
+def with_half_norms(state):
+    state["norms"] = state["norms"].half()
+
+
+def with_one_norm_for_all(state):
+    state["norms"] = torch.ones(1).expand(20)
+
+
+def with_float32_weight_sum(state):
+    state["weight_sum"] = state["weight_sum"].float()
+
+
+def with_float64_step(state):
+    state["step"] = state["step"].double()
+
+
+def with_integer_step(state):
+    state["step"] = state["step"].long()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [with_half_norms, with_one_norm_for_all, with_float32_weight_sum, with_float64_step, with_integer_step],
+)
+def test_a_state_of_other_kinds_is_not_taken_for_what_it_was(change):
+    w, gradients = start((20, 20)), drawn_gradients((20, 20), 1.0, 6, 0)
+    expected, _ = in_float64(w, gradients, GroupLasso(0.05), 1e-2, 0.9)
+    _, optimizer = run(w, gradients[:4], regularizer=GroupLasso(0.05))
+    (parameter,) = optimizer.param_groups[0]["params"]
+    change(optimizer.state[parameter])
+    for gradient in gradients[4:]:
+        parameter.grad = gradient
+        optimizer.step()
+    assert optimizer.state[parameter]["step"] == 6
+    assert (parameter - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("gradient", [torch._neg_view(torch.ones(4)), torch._efficientzerotensor((4,))])
+def test_gradients_that_are_not_what_is_in_memory_are_left(gradient):
+    ours, _ = run(start((4,)), [gradient] * 2)
+    plain, _ = run(start((4,)), [gradient] * 2, fused=False)
+    assert torch.equal(ours, plain)
+
+
+@pytest.mark.parametrize("taken", [None, False])
+def test_a_model_made_wider_goes_on_without_the_copies_of_its_weights(taken):
+    parameter = torch.nn.Parameter(start((4, 5)).half())
+    optimizer = RAMDA([parameter], fused=taken)
+    parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    parameter.data = parameter.data.float()
+    before = parameter.detach().clone()
+    parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    assert (parameter < before).all()
+    assert "w" not in optimizer.state[parameter]
+
+
+@pytest.mark.parametrize(("shape", "dims"), [((6, 8), (2,)), ((), (1,)), ((6, 8), (-3,))])
+def test_axes_that_a_parameter_lacks_are_refused(shape, dims):
+    parameter = torch.nn.Parameter(torch.ones(shape))
+    optimizer = RAMDA([parameter])
+    parameter.grad = torch.ones(shape)
+    optimizer.param_groups[0]["regularizer"] = GroupLasso(0.1, dims=dims)  # past the checks at the door
+    with pytest.raises(ValueError, match="dims must name axes"):
+        optimizer.step()
+
+
+def test_an_interrupted_step_leaves_no_thread_at_work(monkeypatch):
+    parameter = torch.nn.Parameter(torch.zeros(2000, 1000))
+    parameter.grad = torch.ones_like(parameter)
+    optimizer = RAMDA([parameter])
+    monkeypatch.setattr(calls, "WORTHWHILE", 1000)
+    calls._plan.cache_clear()
+    native_run, main = native.run, threading.get_ident()
+
+    def interrupted(*arguments):
+        if threading.get_ident() == main:
+            raise KeyboardInterrupt
+        time.sleep(0.01)
+        native_run(*arguments)
+
+    monkeypatch.setattr(native, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        optimizer.step()
+    after = parameter.detach().clone()
+    time.sleep(0.05)
+    assert torch.equal(parameter, after)
+    calls._plan.cache_clear()
+
+
+def test_a_step_without_helping_threads_is_the_same(monkeypatch):
+    """While the interpreter shuts down, no thread can be started."""
+
+    class Closed:
+        def submit(self, *_):
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+
+    w, gradients = start((2000, 300)), drawn_gradients((2000, 300), 1.0, 3, 0)
+    expected, _ = run(w, gradients, regularizer=GroupLasso(0.05))
+    monkeypatch.setattr(calls, "_pool", lambda *_: Closed())
+    alone, _ = run(w, gradients, regularizer=GroupLasso(0.05))
+    assert torch.equal(alone, expected)
 
 
 def test_without_numba_the_plain_path_is_taken(monkeypatch):

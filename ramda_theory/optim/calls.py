@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -48,6 +49,12 @@ def loops() -> ModuleType | None:
     try:
         from ramda_theory.optim import native
     except ImportError:
+        return None
+    except RuntimeError as error:
+        if "no locator available" not in str(error):
+            raise
+        message = "no folder to keep RAMDA's compiled loops in (NUMBA_CACHE_DIR may name one); it takes the plain path"
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
         return None
     return native
 

@@ -68,7 +68,7 @@ class DualAveraging(StructuredOptimizer):
         old = state["weight_sum"]
         seen = (old > 0).to(old.dtype)  # without a gradient of nonzero weight there is no average to keep
         new = seen * weight_sum
-        kept = new / (old + (1.0 - seen))
+        kept = (new / (old + (1.0 - seen))).reshape(())
         for key in ("grad_sum", "grad_sq_sum"):
             if key in state and memory:
                 local(state[key]).mul_(kept)

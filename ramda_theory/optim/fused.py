@@ -84,11 +84,12 @@ class FusedStep:
                 continue
             self._known.pop(index, None)
             sizes = [None if reason else sizes_of(psi, *each) for each in zip(*lists, strict=True)]
+            _leave_doubles(lists[2], sizes, [w for group, _ in taken for w in group.weights])
             others = [i for i, size in enumerate(sizes) if size is None]
             if others and options["fused"]:
                 forget()
                 shape = tuple(lists[0][others[0]].shape)
-                reason = reason or "not float32 on the CPU, or of an unusual layout"
+                reason = reason or "not float32 on the CPU, of an unusual layout, or in the memory of another"
                 raise RuntimeError(f"fused=True cannot step a parameter of shape {shape} ({reason}); fused=None can")
             if others:
                 left.append((options, [[tensors[i] for i in others] for tensors in lists]))
@@ -120,6 +121,16 @@ class FusedStep:
             if report.failed:
                 raise RuntimeError("the equation of a group was not solved; its weights are NaN")
         return left
+
+
+def _leave_doubles(weights: Sequence[Tensor], sizes: list[Sizes | None], before: Sequence[Tensor]) -> None:
+    """Take ``sizes`` from weights that share the memory of other ones: threads must not meet there."""
+    seen = {w.data_ptr() for w in before}
+    for i, w in enumerate(weights):
+        if sizes[i] is not None and w.data_ptr() in seen:
+            sizes[i] = None
+        elif sizes[i] is not None:
+            seen.add(w.data_ptr())
 
 
 def _run(groups: Sequence[Taken], check: bool) -> Report | None:
@@ -207,13 +218,15 @@ def obstacle(options: dict[str, Any], steps: Sequence[Tensor]) -> str | None:
     psi = options["regularizer"]
     if options["fused"] is False:
         return "fused=False"
+    if options["on_nonfinite"] == "skip":
+        return "on_nonfinite='skip' masks the step"
     if not may_look(options, steps):
         return "it is compiled or captured, or its numbers are on a device"
     if type(psi) not in (type(None), L1, ElasticNet, GroupLasso) or getattr(psi, "labels", None) is not None:
         return f"no loops for {psi!r}"
     if not is_exact(psi, options["solver"]):
         return f"no loops for the solver {options['solver']!r}"
-    return None if loops() else "numba cannot be imported"
+    return None if loops() else "numba is not there, or has no folder to write to"
 
 
 def sizes_of(

@@ -1,6 +1,6 @@
 """Compiled loops of the fused step: RAMDA on float32 tensors in the memory of the CPU, many tensors per call.
 
-For the group LASSO the minimiser of a group is x = rho b / (rho d + lam), where b = P W^0 - V, d is the diagonal of P
+For the group LASSO the minimiser of a group is x = b / (d + lam / rho), where b = P W^0 - V, d is the diagonal of P
 and rho solves N(rho) = ||b / (rho d + lam)|| = 1 (see `ramda_theory.regularizers.scalar_equation`).  A first pass
 updates V and U and sums, at the norm rho that the group had in the step before, the moments
 s_k = sum b^2 d^k / (rho d + lam)^(k+2), k = 0 .. 4.  They tell where N = 1 and how far off that answer can be at most,
@@ -82,12 +82,6 @@ def mix(w, x, c):
     """
     mixed = w + c * (x - w) if c < f32(0.5) else x - (x - w) * (f32(1) - c)
     return f32(0) if abs(mixed) < SMALLEST else mixed
-
-
-@nb.njit(**fast)
-def minimizer(rho, d, anchor, v, lam):
-    """x = rho b / (rho d + lam)."""
-    return rho * (d * anchor - v) / (rho * d + lam)
 
 
 def _wide_vectors(typingctx: Any) -> Any:
@@ -365,19 +359,21 @@ def spread(norms, size, scratch):
 
 @nb.njit(**fast)
 def write_columns(a, n, start, rows, stride, width, keep, scratch, metric):
-    """W of ``width`` columns from the rho in ``scratch``."""
+    """W of ``width`` columns from the rho in ``scratch``, as b / (d + lam / rho)."""
     wide_vectors()
+    for j in range(width):
+        scratch[j] = n.lam / scratch[j]
     for i in range(rows):
         o = start + i * stride
         if keep:
             p = i * width
             for j in range(width):
-                x = minimizer(scratch[j], metric[p + j], a.anchor[o + j], a.v[o + j], n.lam)
-                a.w[o + j] = mix(a.w[o + j], x, n.c)
+                d = metric[p + j]
+                a.w[o + j] = mix(a.w[o + j], (d * a.anchor[o + j] - a.v[o + j]) / (d + scratch[j]), n.c)
         else:
             for j in range(width):
-                x = minimizer(scratch[j], cube_root(a.u[o + j]) + n.eps, a.anchor[o + j], a.v[o + j], n.lam)
-                a.w[o + j] = mix(a.w[o + j], x, n.c)
+                d = cube_root(a.u[o + j]) + n.eps
+                a.w[o + j] = mix(a.w[o + j], (d * a.anchor[o + j] - a.v[o + j]) / (d + scratch[j]), n.c)
 
 
 @nb.njit(**fast)
@@ -466,9 +462,9 @@ def step_rows(a, n, norms, start, size, lam, m, report):
             report[2] += 1
             report[3] += rho < 0.0
         norms[k] = rho if rho >= 0.0 else np.nan
-        root = norms[k]
+        shift = n.lam / norms[k]
         for j in range(size):
-            a.w[o + j] = mix(a.w[o + j], root * b[j] / (root * d[j] + n.lam), n.c)
+            a.w[o + j] = mix(a.w[o + j], b[j] / (d[j] + shift), n.c)
 
 
 # -- tensors without groups, and all together -------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import io
+import sys
 import threading
 import time
 
@@ -669,8 +670,50 @@ def test_without_numba_the_plain_path_is_taken(monkeypatch):
     plain, _ = run(w, gradients, regularizer=GroupLasso(0.05), fused=False)
     ours, _ = run(w, gradients, regularizer=GroupLasso(0.05))
     assert torch.equal(ours, plain)
-    with pytest.raises(RuntimeError, match="numba cannot be imported"):
+    with pytest.raises(RuntimeError, match="numba is not there"):
         run(w, gradients, fused=True)
+
+
+def test_without_a_folder_for_the_loops_the_plain_path_is_taken_with_a_warning(monkeypatch):
+    def without_folder(name, *arguments):
+        raise RuntimeError("cannot cache function 'squares': no locator available for file 'native.py'")
+
+    monkeypatch.delitem(sys.modules, "ramda_theory.optim.native")
+    monkeypatch.delattr("ramda_theory.optim.native")
+    monkeypatch.setattr(nb, "njit", lambda **_: without_folder)
+    calls.loops.cache_clear()
+    w, gradients = start((6, 5)), drawn_gradients((6, 5), 1.0, 3, 0)
+    try:
+        with pytest.warns(RuntimeWarning, match="NUMBA_CACHE_DIR"):
+            ours, _ = run(w, gradients, regularizer=GroupLasso(0.05))
+    finally:
+        calls.loops.cache_clear()
+    plain, _ = run(w, gradients, regularizer=GroupLasso(0.05), fused=False)
+    assert torch.equal(ours, plain)
+
+
+def test_parameters_in_the_same_memory_are_stepped_one_after_the_other():
+    w, gradients = start((2000, 300)), drawn_gradients((2000, 300), 1.0, 3, 0)
+    results = []
+    for taken in (None, None, False):
+        first = torch.nn.Parameter(w.clone())
+        second = torch.nn.Parameter(first.detach())
+        optimizer = RAMDA([{"params": [first]}, {"params": [second]}], fused=taken)
+        for gradient in gradients:
+            first.grad, second.grad = gradient, 2 * gradient
+            optimizer.step()
+        results.append(first.detach())
+    assert torch.equal(results[0], results[1])
+    assert (results[0] - results[2]).abs().max() <= 1e-5 * w.abs().max()
+
+
+@pytest.mark.parametrize("dims", [(0,), (1,)])
+@pytest.mark.parametrize("scale", [1e-20, 1e20])
+def test_weights_of_extreme_sizes_stay_finite(dims, scale):
+    w, gradients = start((20, 12), scale), drawn_gradients((20, 12), 1.0, 2, 0)
+    ours, _ = run(w, gradients, regularizer=GroupLasso(1e-3, dims=dims), fused=True)
+    plain, _ = run(w, gradients, regularizer=GroupLasso(1e-3, dims=dims), fused=False)
+    assert (ours - plain).abs().max() <= 1e-5 * plain.abs().max()
 
 
 def test_foreach_and_fused_exclude_each_other():

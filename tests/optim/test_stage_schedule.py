@@ -227,6 +227,20 @@ def test_restart_with_memory_but_nothing_to_remember(cls):
     assert all(bool(p.isfinite().all()) for p in params)
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (0,), (3, 2)])
+@pytest.mark.parametrize("cls", [RAMDA, RMDA])
+def test_restart_with_memory_of_any_shape(cls, shape):
+    parameter = torch.nn.Parameter(torch.ones(shape))
+    optimizer = cls([parameter])
+    parameter.grad = torch.ones(shape)
+    optimizer.step()
+    average = optimizer.state[parameter]["grad_sum"] / optimizer.state[parameter]["weight_sum"].reshape(())
+    optimizer.restart(memory=3)
+    state = optimizer.state[parameter]
+    assert state["step"] == 3
+    torch.testing.assert_close(state["grad_sum"] / state["weight_sum"].reshape(()), average, check_dtype=False)
+
+
 def test_restart_forgets_nan():
     problem = NoisyQuadratic(steps=5)
     parameter = problem.parameter()

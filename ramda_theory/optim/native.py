@@ -408,11 +408,11 @@ def step_columns(a, n, norms, start, rows, stride, size, lam, scratch, metric, m
 
 
 @nb.njit(**sums)
-def row_moments(b, d, rho, lam):
-    """s_0 .. s_4 at ``rho`` and the largest d, in float32: for no more than some thousand entries."""
+def row_moments(b, d, first, last, rho, lam):
+    """s_0 .. s_4 at ``rho`` and the largest d, in float32: for no more than some thousand entries from ``first`` on."""
     wide_vectors()
     s0, s1, s2, s3, s4, largest = f32(0), f32(0), f32(0), f32(0), f32(0), np.int32(0)
-    for j in range(b.size):
+    for j in range(first, last):
         reciprocal = f32(1) / (rho * d[j] + lam)
         q = b[j] * reciprocal
         t = d[j] * reciprocal
@@ -434,37 +434,45 @@ def step_rows(a, n, norms, start, size, lam, m, report):
     """Step the groups of ``size`` adjacent entries whose ``norms`` are given; they begin at the entry ``start``."""
     wide_vectors()
     piece = index(1024)
-    b, d = np.empty(size, np.float32), np.empty(size, np.float32)
-    for k in range(index(norms.size)):
-        o = start + k * size
-        norms[k] *= n.growth
-        for j in range(size):
-            a.v[o + j] += n.signed * a.g[o + j]
-            a.u[o + j] += n.s * a.g[o + j] * a.g[o + j]
-            d[j] = cube_root(a.u[o + j]) + n.eps
-        for j in range(size):
-            b[j] = d[j] * a.anchor[o + j] - a.v[o + j]
-        s0, s1, s2, s3, s4, largest = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-        for first in range(ZERO, size, piece):
-            last = min(first + piece, size)
-            t0, t1, t2, t3, t4, top = row_moments(b[first:last], d[first:last], norms[k], n.lam)
-            s0 += t0
-            s1 += t1
-            s2 += t2
-            s3 += t3
-            s4 += t4
-            largest = max(largest, np.float64(top))
-        m[RHO], m[S0], m[S1], m[S2], m[S3], m[S4], m[TOP] = norms[k], s0, s1, s2, s3, s4, largest
-        next_norms(m, ONE, lam)
-        rho = m[RHO]
-        if m[SETTLED] == 0.0:
-            rho = exact_norm(b, d, lam)
-            report[2] += 1
-            report[3] += rho < 0.0
-        norms[k] = rho if rho >= 0.0 else np.nan
-        shift = n.lam / norms[k]
-        for j in range(size):
-            a.w[o + j] = mix(a.w[o + j], b[j] / (d[j] + shift), n.c)
+    # So few groups together that what is kept of them stays close at hand.
+    together = max(min(TOGETHER, index(4096) // size), ONE)
+    b, d = np.empty(together * size, np.float32), np.empty(together * size, np.float32)
+    for first in range(ZERO, index(norms.size), together):
+        count = min(together, index(norms.size) - first)
+        o = start + first * size
+        for j in range(count * size):
+            g, v, u = a.g[o + j], a.v[o + j], a.u[o + j]
+            v += n.signed * g
+            u += n.s * g * g
+            a.v[o + j] = v
+            a.u[o + j] = u
+            d[j] = cube_root(u) + n.eps
+            b[j] = d[j] * a.anchor[o + j] - v
+        for k in range(count):
+            rho = norms[first + k] * n.growth
+            s0, s1, s2, s3, s4, largest = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+            for begin in range(k * size, (k + ONE) * size, piece):
+                end = min(begin + piece, (k + ONE) * size)
+                t0, t1, t2, t3, t4, top = row_moments(b, d, begin, end, rho, n.lam)
+                s0 += t0
+                s1 += t1
+                s2 += t2
+                s3 += t3
+                s4 += t4
+                largest = max(largest, np.float64(top))
+            m[RHO + k], m[TOP + k] = rho, largest
+            m[S0 + k], m[S1 + k], m[S2 + k], m[S3 + k], m[S4 + k] = s0, s1, s2, s3, s4
+        next_norms(m, count, lam)
+        for k in range(count):
+            rho = m[RHO + k]
+            if m[SETTLED + k] == 0.0:
+                rho = exact_norm(b[k * size : (k + ONE) * size], d[k * size : (k + ONE) * size], lam)
+                report[2] += 1
+                report[3] += rho < 0.0
+            norms[first + k] = rho if rho >= 0.0 else np.nan
+            shift = n.lam / norms[first + k]
+            for j in range(k * size, (k + ONE) * size):
+                a.w[o + j] = mix(a.w[o + j], b[j] / (d[j] + shift), n.c)
 
 
 # -- tensors without groups, and all together -------------------------------------------------------------------------

@@ -73,32 +73,7 @@ class FusedStep:
         RuntimeError
             With ``fused=True``, before anything has changed, if the loops leave any.
         """
-        left: list[Work] = []
-        taken: list[tuple[Taken, Work]] = []
-        for index, (options, lists) in enumerate(work):
-            psi = options["regularizer"]
-            reason = "its inexactness is recorded" if recording else obstacle(options, lists[6])
-            known = None if reason else self._known.get(index)
-            if known is not None and known.still_holds(psi, lists):
-                taken.append((known, (options, lists)))
-                continue
-            self._known.pop(index, None)
-            sizes = [None if reason else sizes_of(psi, *each) for each in zip(*lists, strict=True)]
-            _leave_doubles(lists[2], sizes, [w for group, _ in taken for w in group.weights])
-            others = [i for i, size in enumerate(sizes) if size is None]
-            if others and options["fused"]:
-                forget()
-                shape = tuple(lists[0][others[0]].shape)
-                reason = reason or "not float32 on the CPU, of an unusual layout, or in the memory of another"
-                raise RuntimeError(f"fused=True cannot step a parameter of shape {shape} ({reason}); fused=None can")
-            if others:
-                left.append((options, [[tensors[i] for i in others] for tensors in lists]))
-            if len(others) < len(sizes):
-                own = [[each for each, size in zip(tensors, sizes, strict=True) if size] for tensors in lists]
-                known = Taken(psi, own, [size for size in sizes if size])
-                taken.append((known, (options, own)))
-                if not others:
-                    self._known[index] = known
+        taken, left = self._divided(work, forget, recording)
         if check and left:
             # What is shared with other processes is decided with them, about all gradients.
             alone = not meshes([gradient for _, lists in left for gradient in lists[1]])
@@ -121,6 +96,38 @@ class FusedStep:
             if report.failed:
                 raise RuntimeError("the equation of a group was not solved; its weights are NaN")
         return left
+
+    def _divided(
+        self, work: Sequence[Work], forget: Callable[[], None], recording: bool
+    ) -> tuple[list[tuple[Taken, Work]], list[Work]]:
+        """What the loops take, and what they leave."""
+        taken: list[tuple[Taken, Work]] = []
+        left: list[Work] = []
+        for index, (options, lists) in enumerate(work):
+            psi = options["regularizer"]
+            reason = "its inexactness is recorded" if recording else obstacle(options, lists[6])
+            known = None if reason else self._known.get(index)
+            if known is not None and known.still_holds(psi, lists):
+                taken.append((known, (options, lists)))
+                continue
+            self._known.pop(index, None)
+            sizes = [None if reason else sizes_of(psi, *each) for each in zip(*lists, strict=True)]
+            _leave_doubles(lists[2], sizes, [w for group, _ in taken for w in group.weights])
+            others = [i for i, size in enumerate(sizes) if size is None]
+            if others and options["fused"]:
+                forget()
+                shape = tuple(lists[0][others[0]].shape)
+                reason = reason or "not float32 on the CPU, of an unusual layout, or in the memory of another"
+                raise RuntimeError(f"fused=True cannot step a parameter of shape {shape} ({reason}); fused=None can")
+            if others:
+                left.append((options, [[tensors[i] for i in others] for tensors in lists]))
+            if len(others) < len(sizes):
+                own = [[each for each, size in zip(tensors, sizes, strict=True) if size] for tensors in lists]
+                group = Taken(psi, own, [size for size in sizes if size])
+                taken.append((group, (options, own)))
+                if not others:
+                    self._known[index] = group
+        return taken, left
 
 
 def _leave_doubles(weights: Sequence[Tensor], sizes: list[Sizes | None], before: Sequence[Tensor]) -> None:

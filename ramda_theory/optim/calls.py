@@ -45,7 +45,7 @@ class Report(NamedTuple):
 
 @lru_cache(maxsize=1)
 def loops() -> ModuleType | None:
-    """The compiled loops, None without numba.  Their first call compiles, for seconds; the result is kept on disk."""
+    """The compiled loops, None without numba.  Their first call ever compiles; the result is kept on disk."""
     try:
         from ramda_theory.optim import native
     except ImportError:

@@ -9,8 +9,8 @@ possible, and of large ones nothing is kept per entry between passes: memory dec
 cheap to compute as to read again.
 
 Two habits let the compiler turn these loops into vector instructions: scratch is one array, cut at constant distances,
-and indices are unsigned.  Compilation takes some seconds in the first step ever and is cached on disk; that all of it
-is in one file is for the cache, which watches the file of the function that is called and no other.
+and indices are unsigned.  Compilation takes 10 to 20 seconds in the first step ever and is cached on disk; that all of
+it is in one file is for the cache, which watches the file of the function that is called and no other.
 """
 
 from __future__ import annotations

@@ -70,9 +70,9 @@ class RAMDA(DualAveraging):
         Update all tensors by one call of compiled loops that need next to no memory: float32 parameters on the CPU,
         without a regularizer or with L1, ElasticNet or GroupLasso (over ``dims``), solved exactly, and ``on_nonfinite``
         other than "skip".  None: where that can be; the plain path elsewhere, and while ``record_inexactness`` is set.
-        True: refuse to take the plain path.
-        Their first call compiles them, for some seconds; the result is cached on disk.  They solve a group's equation
-        to 5e-6, and weights below the smallest normal number (1e-38) become 0 in them.
+        True: refuse to take the plain path.  Their first call ever compiles them, for 10 to 20 seconds; the result is
+        cached on disk.  They solve a group's equation to 5e-6, and weights below the smallest normal number (1e-38)
+        become 0 in them.
 
     Notes
     -----

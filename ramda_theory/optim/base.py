@@ -12,7 +12,15 @@ from torch.optim import Optimizer
 
 from ramda_theory.optim.lists import Work, on_device
 from ramda_theory.optim.nonfinite import nonfinite_parameters, nonfinite_somewhere
-from ramda_theory.optim.options import PLAIN_KEYS, check_loaded, check_lrs, checked_group, from_plain, to_plain
+from ramda_theory.optim.options import (
+    PLAIN_KEYS,
+    check_fit,
+    check_loaded,
+    check_lrs,
+    checked_group,
+    from_plain,
+    to_plain,
+)
 from ramda_theory.optim.sharding import local
 from ramda_theory.optim.solving import Inexactness
 
@@ -43,6 +51,7 @@ class StructuredOptimizer(Optimizer):
         self.record_inexactness = False
         self.inexactness = {}
         self._new: list[Tensor] = []
+        self._fitting: dict[int, Any] = {}
         self._holds_structured_point = False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -149,6 +158,8 @@ class StructuredOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         check_lrs(self.param_groups)
+        if not torch.compiler.is_compiling():
+            self._check_regularizers()
         keep = self._nonfinite()
         if not torch.compiler.is_compiling():
             self._new.clear()
@@ -162,6 +173,14 @@ class StructuredOptimizer(Optimizer):
                 work.append((group, lists))
         self._update_all(work, keep)
         return loss
+
+    def _check_regularizers(self) -> None:
+        """Refuse one that was put into a group since the last step and does not fit."""
+        for index, group in enumerate(self.param_groups):
+            psi = group["regularizer"]
+            if psi is not None and psi is not self._fitting.get(index):
+                check_fit(psi, group, self._checks)
+                self._fitting[index] = psi
 
     def _update_all(self, work: list[Work], keep: Tensor | None) -> None:
         """One step of all parameter groups."""

@@ -184,6 +184,15 @@ def check_loaded(group: dict[str, Any], own: list[Tensor], first: dict[str, Any]
         )
 
 
+def check_fit(psi: Any, group: dict[str, Any], checks: dict[str, Callable]) -> None:
+    """Refuse what is no regularizer, or does not fit the parameters of a group or its solver."""
+    checks["regularizer"](psi)
+    if "solver" in checks:
+        check_solver(psi, group["solver"])
+    for parameter in group["params"]:
+        check_parameter(parameter, psi)
+
+
 def check_lrs(groups: Sequence[dict[str, Any]]) -> None:
     """Refuse a negative or NaN lr set between steps; what rounding in a scheduler leaves below 0 counts as 0."""
     for group in groups:

@@ -157,6 +157,32 @@ class Looks(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
+@pytest.mark.parametrize("cls", [RAMDA, RMDA, ProxSGD, ProxAdamW])
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (GroupLasso(0.1, dims=(2,)), ValueError, "does not fit a parameter of shape"),
+        (NuclearNorm(0.1), ValueError, "does not fit a parameter of shape"),
+        ("group lasso", TypeError, "regularizer"),
+    ],
+)
+def test_a_regularizer_put_into_a_group_that_it_does_not_fit_changes_nothing(cls, wrong, error, message):
+    params = [torch.nn.Parameter(torch.ones(4, 5)), torch.nn.Parameter(torch.ones(3))]
+    optimizer = cls(params, regularizer=L1(0.01))
+    for parameter in params:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    before = [{key: value.clone() for key, value in optimizer.state[p].items()} | {"own": p.clone()} for p in params]
+    optimizer.param_groups[0]["regularizer"] = wrong
+    with pytest.raises(error, match=message):
+        optimizer.step()
+    for parameter, kept in zip(params, before, strict=True):
+        now = optimizer.state[parameter] | {"own": parameter}
+        assert all(torch.equal(now[key], value) for key, value in kept.items())
+    optimizer.param_groups[0]["regularizer"] = L1(0.02)
+    optimizer.step()
+
+
 @pytest.mark.parametrize("policy", ["raise", "skip", "ignore"])
 @pytest.mark.parametrize("cls", CLASSES)
 def test_a_step_looks_at_one_number_at_most(cls, policy):

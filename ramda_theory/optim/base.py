@@ -193,13 +193,14 @@ class StructuredOptimizer(Optimizer):
 
     def _nonfinite(self) -> Tensor | None:
         """Apply ``on_nonfinite``; the flag that masks the step, for "skip"."""
-        groups = [[p for p in group["params"] if p.grad is not None] for group in self.param_groups]
-        for params in groups:
-            for parameter in params:
-                if parameter.grad.layout is not torch.strided:
-                    raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
+        params = []
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if (gradient := parameter.grad) is not None:
+                    if gradient.layout is not torch.strided:
+                        raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
+                    params.append(parameter)
         policy = self.param_groups[0]["on_nonfinite"]
-        params = [parameter for params in groups for parameter in params]
         if policy == "ignore" or not params:
             return None
         if policy == "skip":

@@ -184,6 +184,8 @@ class Taken:
         nothing = np.zeros_like(w)
         self.addresses = np.stack([w, nothing, anchors, v, u, nothing, steps, weight_sums], axis=1)
         self._layouts = [_layout(w) for w in self.weights]
+        self._strides = [w.stride() for w in self.weights]
+        self._norms: list[tuple[Tensor | None, int]] = [(None, 0)] * len(sizes)
 
     def still_holds(self, psi: Regularizer | None, lists: Lists) -> bool:
         """Whether it is all as it was, but for gradients, which the loops must take too."""
@@ -194,7 +196,8 @@ class Taken:
             and all(map(is_, tensors, self._tensors))
             # Who gives a tensor other memory, as `module.half()` does, may have changed anything about it.
             and [tensor.data_ptr() for tensor in tensors] == self._pointers
-            and [_layout(w) for w in lists[2]] == self._layouts
+            # A view of the same memory; of one that only has another shape, gradients have another shape too.
+            and [w.stride() for w in lists[2]] == self._strides
             and all(_alike(gradient, *layout) for gradient, layout in zip(lists[1], self._layouts, strict=True))
         )
 
@@ -207,13 +210,16 @@ class Taken:
         self.addresses[:, 1] = [gradient.data_ptr() for gradient in lists[1]]
         new: dict[Tensor, Tensor] = {}
         if self._grouped:
-            addresses = []
-            for parameter, sizes in zip(lists[0], self._sizes, strict=True):
-                norms = state[parameter].get("norms")
+            for i, (parameter, sizes) in enumerate(zip(lists[0], self._sizes, strict=True)):
+                known, address = self._norms[i]
+                norms: Tensor | None = state[parameter].get("norms")
+                if norms is not None and norms is known and norms.data_ptr() == address:
+                    continue
                 if norms is None or not _alike(norms, True, (sizes[0] * sizes[2],), (1,)):
                     norms = new[parameter] = group_norms(parameter, sizes)
-                addresses.append(norms.data_ptr())
-            self.addresses[:, 5] = addresses
+                address = norms.data_ptr()
+                self._norms[i] = norms, address
+                self.addresses[i, 5] = address
         return new
 
 

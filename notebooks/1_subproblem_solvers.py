@@ -36,14 +36,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from ramda_theory import Subproblem, run, solve
-from ramda_theory.commands.text import aligned
-from ramda_theory.commands.validate import generated, reference_solution
 from ramda_theory.diagnostics import fit_rate, identification, inexactness
+from ramda_theory.drawing import STYLE, draw_subproblem, line_style
+from ramda_theory.experiments.validate import generated, reference_solution
 from ramda_theory.methods import RAMDA, SampledGradient, Schedule
-from ramda_theory.plots import STYLE, draw_subproblem, line_style
 from ramda_theory.problems import digits
 from ramda_theory.regularizers import GroupLasso
 from ramda_theory.subproblem import Accelerated, PolynomialTolerance, ProximalGradient
+from ramda_theory.tables import aligned
 
 plt.rcParams.update(STYLE | {"figure.dpi": 120})
 

@@ -28,11 +28,12 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from ramda_theory import run
-from ramda_theory.commands.text import aligned
 from ramda_theory.diagnostics import StructureTrace, changes_per_epoch, fit_rate, identification
+from ramda_theory.drawing import STYLE, draw_raster, line_style
+from ramda_theory.experiments.identify_figure import draw_structures, worst_in_bins
 from ramda_theory.methods import RAMDA, FullGradient, NoisyGradient, ProxSGD, SampledGradient, Schedule
-from ramda_theory.plots import STYLE, draw_raster, draw_structures, line_style, worst_in_bins
 from ramda_theory.problems import digits, lasso
+from ramda_theory.tables import aligned
 
 plt.rcParams.update(STYLE | {"figure.dpi": 120})
 

@@ -32,13 +32,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from ramda_theory import run
-from ramda_theory.commands.converge import converge, table
-from ramda_theory.commands.text import aligned
 from ramda_theory.diagnostics import fit_rate, identification, inexactness
+from ramda_theory.drawing import STYLE, line_style
+from ramda_theory.experiments.converge import converge, table
 from ramda_theory.methods import RAMDA, NoisyGradient, SampledGradient, Schedule
-from ramda_theory.plots import STYLE, line_style
 from ramda_theory.problems import digits, lasso
 from ramda_theory.subproblem import ConstantTolerance, GeometricTolerance, PolynomialTolerance
+from ramda_theory.tables import aligned
 
 plt.rcParams.update(STYLE | {"figure.dpi": 120})
 

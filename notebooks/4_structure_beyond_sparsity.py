@@ -28,13 +28,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from ramda_theory import run
-from ramda_theory.commands.text import aligned
 from ramda_theory.diagnostics import StructureTrace, identification
+from ramda_theory.drawing import STYLE, draw_raster, line_style
 from ramda_theory.methods import RAMDA, RMDA, NoisyGradient, ProxSGD, SampledGradient, Schedule
-from ramda_theory.plots import STYLE, draw_raster, line_style
 from ramda_theory.problems import factorisation, lasso, least_squares, low_rank, mcp
 from ramda_theory.regularizers import L1, MCP
 from ramda_theory.subproblem import largest_perturbation
+from ramda_theory.tables import aligned
 
 plt.rcParams.update(STYLE | {"figure.dpi": 120})
 falling = {"lr": lambda t: t**-1.125, "averaging": lambda t: min(1.0, 4.0 / t)}  # meets Theorem 2 under noise

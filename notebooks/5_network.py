@@ -31,11 +31,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from ramda_theory.commands.text import aligned
-from ramda_theory.commands.train import Session, TrainSettings, train
+from ramda_theory.drawing import COLOURS, STYLE, line_style
+from ramda_theory.experiments.identify_figure import draw_structures
+from ramda_theory.experiments.train import Session, TrainSettings, train
 from ramda_theory.optim import structure_report
-from ramda_theory.plots import COLOURS, STYLE, draw_structures, line_style
 from ramda_theory.structure import GroupSupport
+from ramda_theory.tables import aligned
 
 plt.rcParams.update(STYLE | {"figure.dpi": 120})
 torch.set_num_threads(1)

@@ -15,9 +15,9 @@ import numpy as np
 
 from paper_checks import all_checks
 from paper_checks.check import Check
-from ramda_theory.commands.text import aligned
+from ramda_theory.drawing import record_figure
 from ramda_theory.files import write_atomically, write_json
-from ramda_theory.plots import record_figure
+from ramda_theory.tables import aligned
 
 README = Path(__file__).with_name("README.md")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ramda_theory.plots import save_both
+from ramda_theory.drawing import save_both
 
 Kind = Literal["tight", "upper bound", "lower bound", "qualitative"]
 Verdict = Literal["holds", "fails", "not decided"]

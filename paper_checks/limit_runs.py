@@ -10,8 +10,8 @@ import numpy as np
 
 from paper_checks.limits import Lazy, convergent, follow, mean_table, rate
 from ramda_theory.diagnostics import Rate, Table
+from ramda_theory.drawing import line_style, new_figure, style
 from ramda_theory.methods import RAMDA, FullGradient, NoisyGradient, Schedule
-from ramda_theory.plots import line_style, new_figure, style
 from ramda_theory.problems import Problem, lasso
 from ramda_theory.subproblem import PolynomialTolerance
 from ramda_theory.subproblem.solve import Solver

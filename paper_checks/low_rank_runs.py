@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ramda_theory.commands.network import digit_splits
-from ramda_theory.commands.text import aligned
 from ramda_theory.subproblem import ProximalGradient
+from ramda_theory.tables import aligned
+from ramda_theory.workloads.digits import digit_splits
 
 WIDTHS = (64, 64, 32, 16, 10)
 """The last layers of the authors' 784-512-256-128-64-32-16-10, after the 64 pixels."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ramda_theory.plots import COLOURS
+from ramda_theory.drawing import COLOURS
 
 Published = Mapping[str, Mapping[str, float]]
 

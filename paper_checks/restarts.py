@@ -20,8 +20,8 @@ from paper_checks.structure_runs import (
     recorded,
     right_from,
 )
+from ramda_theory.drawing import COLOURS, line_style, new_figure, style
 from ramda_theory.methods import RAMDA, SampledGradient, Schedule
-from ramda_theory.plots import COLOURS, line_style, new_figure, style
 from ramda_theory.problems import digits
 from ramda_theory.run import run
 

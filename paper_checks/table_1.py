@@ -11,8 +11,8 @@ import numpy as np
 
 from paper_checks.check import Outcome, check
 from ramda_theory.diagnostics import fit_rate
+from ramda_theory.drawing import COLOURS, line_style, new_figure, style
 from ramda_theory.methods import RAMDA, ProxGen, SampledGradient, Schedule
-from ramda_theory.plots import COLOURS, line_style, new_figure, style
 from ramda_theory.problems import Problem, multinomial_logistic, teacher
 from ramda_theory.regularizers import GroupLasso
 from ramda_theory.run import Run, run

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from paper_checks.check import Outcome, check
+from ramda_theory.drawing import COLOURS, new_figure, style
 from ramda_theory.methods import RAMDA, Method, ProxGen, Settings
-from ramda_theory.plots import COLOURS, new_figure, style
 from ramda_theory.regularizers import GroupLasso
 from ramda_theory.subproblem import Exact, ProximalGradient, Subproblem, solve
 from ramda_theory.subproblem.problem import Candidate

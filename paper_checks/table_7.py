@@ -12,8 +12,8 @@ import numpy as np
 from paper_checks.check import Outcome, check
 from paper_checks.paper_tables import LOGISTIC_REGRESSION, OURS, beside, dots, leads, means, summary
 from paper_checks.table_1 import NEVER, STOPPING, Workload, held_out_digits
+from ramda_theory.drawing import line_style, new_figure, style
 from ramda_theory.methods import RAMDA, RMDA, ProxGen, ProxSGD, SampledGradient, Schedule
-from ramda_theory.plots import line_style, new_figure, style
 from ramda_theory.run import Run, run
 
 WEIGHT, BATCH, EPOCHS = 1e-3, 128, 500

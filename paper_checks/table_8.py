@@ -10,7 +10,7 @@ import numpy as np
 from paper_checks.check import Outcome, check
 from paper_checks.low_rank_runs import EPOCHS, Trained, trained
 from paper_checks.paper_tables import NUCLEAR_NORM, OURS, beside, dots, leads, summary
-from ramda_theory.plots import line_style, new_figure, style
+from ramda_theory.drawing import line_style, new_figure, style
 
 SETTINGS: dict[str, tuple[float, float]] = {
     "MSGD": (1.0, 0.0),

@@ -31,7 +31,7 @@ from paper_checks.subproblems import (
     planted,
     slowest_direction,
 )
-from ramda_theory.plots import COLOURS, line_style, new_figure, style
+from ramda_theory.drawing import COLOURS, line_style, new_figure, style
 from ramda_theory.regularizers import MCP, Regularizer
 from ramda_theory.subproblem import Accelerated, solve
 

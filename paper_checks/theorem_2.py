@@ -10,7 +10,7 @@ import numpy as np
 from paper_checks.check import Outcome, check
 from paper_checks.limit_runs import constant, curves, growing_tolerance, lazy, plain, reference, right_side
 from paper_checks.limits import falls, rate, words
-from ramda_theory.plots import line_style, new_figure, style
+from ramda_theory.drawing import line_style, new_figure, style
 from ramda_theory.subproblem import ConstantTolerance
 
 LIMITS = {

@@ -24,8 +24,8 @@ from paper_checks.structure_runs import (
     right_from,
 )
 from ramda_theory.diagnostics import fit_rate, inexactness
+from ramda_theory.drawing import COLOURS, line_style, new_figure, style
 from ramda_theory.methods import RAMDA, Schedule
-from ramda_theory.plots import COLOURS, line_style, new_figure, style
 from ramda_theory.subproblem import PolynomialTolerance, ProximalGradient
 
 MARGINS = (0.5, 0.2, 0.1, 0.05)

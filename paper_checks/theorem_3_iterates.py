@@ -23,8 +23,8 @@ from paper_checks.structure_runs import (
     right_from,
 )
 from ramda_theory.arrays import Array
+from ramda_theory.drawing import line_style, new_figure, style
 from ramda_theory.methods import RAMDA, NoisyGradient, Schedule
-from ramda_theory.plots import line_style, new_figure, style
 from ramda_theory.problems import Problem
 from ramda_theory.regularizers import GroupLasso
 from ramda_theory.run import run

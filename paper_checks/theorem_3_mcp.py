@@ -19,8 +19,8 @@ import numpy as np
 from paper_checks.check import Outcome, check
 from paper_checks.limits import convergent
 from paper_checks.structure_runs import SIGMA, errors, identified, quartiles, recorded, right_from, spells
+from ramda_theory.drawing import COLOURS, line_style, new_figure, style
 from ramda_theory.methods import RAMDA, NoisyGradient, Schedule
-from ramda_theory.plots import COLOURS, line_style, new_figure, style
 from ramda_theory.problems import Problem, mcp
 from ramda_theory.regularizers import MCP
 from ramda_theory.structure import SignPattern

@@ -10,8 +10,8 @@ import numpy as np
 from paper_checks.check import Outcome, check
 from ramda_theory.arrays import Array
 from ramda_theory.diagnostics import fit_rate
+from ramda_theory.drawing import line_style, new_figure, style
 from ramda_theory.methods import ProxGen, Settings
-from ramda_theory.plots import line_style, new_figure, style
 from ramda_theory.problems import Problem, lasso, teacher
 from ramda_theory.subproblem import ProximalGradient, Subproblem
 from ramda_theory.subproblem.problem import Candidate

@@ -21,9 +21,9 @@ import torch
 
 from paper_checks import nuclear_times, step_times
 from paper_checks.opponents import PARAMETER_SETS
-from ramda_theory.commands.text import aligned
 from ramda_theory.files import write_json
 from ramda_theory.optim.calls import loops
+from ramda_theory.tables import aligned
 
 SMALL, NUCLEAR = "MLP 64-256-256-10", "nuclear norm"
 BYTES_PER_WEIGHT = {"AdamW fused": 28, "RAMDA": 32}

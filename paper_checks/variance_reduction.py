@@ -12,10 +12,10 @@ import numpy as np
 
 from paper_checks.check import Outcome, check
 from paper_checks.limits import falls, words
-from ramda_theory.commands.settings import Setting
 from ramda_theory.diagnostics import Rate, Record, Table, changes_per_epoch, fit_rate
+from ramda_theory.drawing import line_style, new_figure, style
+from ramda_theory.experiments.settings import Setting
 from ramda_theory.methods import RAMDA, RMDA, NoisyGradient, ProxSGD, SampledGradient, Schedule
-from ramda_theory.plots import line_style, new_figure, style
 from ramda_theory.problems import digits, lasso
 from ramda_theory.run import run
 

@@ -1,4 +1,4 @@
-"""The command ``ramda-theory``: reads arguments, calls the jobs of `ramda_theory.commands`, prints their tables."""
+"""The command ``ramda-theory``: reads arguments, calls the jobs of `ramda_theory.experiments`, prints their tables."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ramda_theory.drawing import record_figure, typed
 from ramda_theory.files import check_writable
-from ramda_theory.plots import record_figure, typed
 
 
 class Parser(argparse.ArgumentParser):
@@ -117,7 +117,7 @@ def wrote(out: Path, stem: str, command: str, seeds: Sequence[int]) -> None:
 
 def run_identify(arguments: argparse.Namespace, command: str) -> int:
     """``ramda-theory identify``."""
-    from ramda_theory.commands.identify import identify, table
+    from ramda_theory.experiments.identify import identify, table
 
     runs = identify(
         arguments.problem,
@@ -140,7 +140,7 @@ def run_identify(arguments: argparse.Namespace, command: str) -> int:
 
 def run_converge(arguments: argparse.Namespace, command: str) -> int:
     """``ramda-theory converge``."""
-    from ramda_theory.commands.converge import converge, table
+    from ramda_theory.experiments.converge import converge, table
 
     runs = converge(
         arguments.problem,
@@ -159,7 +159,7 @@ def run_converge(arguments: argparse.Namespace, command: str) -> int:
 
 def run_validate(arguments: argparse.Namespace, command: str) -> int:
     """``ramda-theory validate``; exit code 1 if a solver claims an accuracy it does not have."""
-    from ramda_theory.commands.validate import false_claims, table, validate
+    from ramda_theory.experiments.validate import false_claims, table, validate
 
     cases = validate(quick=arguments.quick, seed=arguments.seed, out=arguments.out, progress=sys.stderr.isatty())
     print(table(cases))
@@ -173,7 +173,7 @@ def run_validate(arguments: argparse.Namespace, command: str) -> int:
 def run_train(arguments: argparse.Namespace, command: str) -> int:
     """``ramda-theory train``."""
     if arguments.compare:
-        from ramda_theory.commands import compare
+        from ramda_theory.experiments import compare
 
         rows = compare.compare(
             model=arguments.model,
@@ -185,7 +185,7 @@ def run_train(arguments: argparse.Namespace, command: str) -> int:
         print(compare.table(rows))
         wrote(arguments.out, "compare", command, arguments.seeds)
         return 0
-    from ramda_theory.commands.train import TrainSettings, table, train
+    from ramda_theory.experiments.train import TrainSettings, table, train
 
     settings = TrainSettings(
         optimizer=arguments.optimizer,

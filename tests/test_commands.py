@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from ramda_theory.cli import main
-from ramda_theory.commands import validate
-from ramda_theory.commands.converge import converge
-from ramda_theory.commands.identify import SETTINGS, identify, table
-from ramda_theory.commands.settings import METHODS, Setting, parse_setting, select
+from ramda_theory.experiments import validate
+from ramda_theory.experiments.converge import converge
+from ramda_theory.experiments.identify import SETTINGS, identify, table
+from ramda_theory.experiments.settings import METHODS, Setting, parse_setting, select
 from ramda_theory.methods import SampledGradient
 from ramda_theory.problems import PROBLEMS, group_lasso, lasso
 from ramda_theory.regularizers import L1, MCP, GroupLasso

@@ -12,9 +12,9 @@ from paper_checks import __main__ as checks_command
 from paper_checks import all_checks
 from paper_checks.check import Outcome, check
 from ramda_theory.cli import main, parser
-from ramda_theory.commands.converge import converge
-from ramda_theory.commands.identify import identify
-from ramda_theory.plots import new_figure, record_figure, typed
+from ramda_theory.drawing import new_figure, record_figure, typed
+from ramda_theory.experiments.converge import converge
+from ramda_theory.experiments.identify import identify
 
 FIGURES = Path(__file__).parents[1] / "figures"
 """The figures of the repository."""

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramda_theory.commands.settings import Setting
 from ramda_theory.diagnostics import StructureTrace
-from ramda_theory.plots import draw_raster, draw_subproblem
-from ramda_theory.plots.identification import choose_shown, draw_structures, short_name, worst_in_bins
-from ramda_theory.plots.raster import wrong_shares
-from ramda_theory.plots.style import COLOURS, DASHES, line_style, new_figure, save_figure
+from ramda_theory.drawing import draw_raster, draw_subproblem
+from ramda_theory.drawing.raster import wrong_shares
+from ramda_theory.drawing.style import COLOURS, DASHES, line_style, new_figure, save_figure
+from ramda_theory.experiments.identify_figure import choose_shown, draw_structures, short_name, worst_in_bins
+from ramda_theory.experiments.settings import Setting
 from ramda_theory.regularizers import L1, GroupLasso
 from ramda_theory.structure import GroupSupport, Rank, SignPattern
 from ramda_theory.subproblem import Subproblem

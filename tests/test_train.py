@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from ramda_theory.cli import main
-from ramda_theory.commands import compare as comparing
-from ramda_theory.commands.compare import compare, tuned
-from ramda_theory.commands.network import digit_splits, network
-from ramda_theory.commands.train import OPTIMIZERS, UNREGULARIZED, Session, TrainResult, TrainSettings, train
+from ramda_theory.experiments import compare as comparing
+from ramda_theory.experiments.compare import compare, tuned
+from ramda_theory.experiments.train import OPTIMIZERS, UNREGULARIZED, Session, TrainResult, TrainSettings, train
+from ramda_theory.workloads.digits import digit_splits, network
 
 SMALL = {"model": "mlp", "epochs": 4, "milestones": (2, 3)}
 
@@ -110,7 +110,7 @@ def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(tmp_pat
         raise PermissionError(13, "Permission denied", dir)
 
     monkeypatch.setattr("ramda_theory.files.tempfile.TemporaryFile", refuse)
-    monkeypatch.setattr("ramda_theory.commands.train.Session", None)
+    monkeypatch.setattr("ramda_theory.experiments.train.Session", None)
     assert main(["train", "--epochs", "1", "--out", str(tmp_path / "a" / "b")]) == 2
     assert f"cannot write to {tmp_path}/a/b: Permission denied ({tmp_path})" in capsys.readouterr().err
 

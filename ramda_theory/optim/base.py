@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ramda_theory.kernels.nonfinite import nonfinite_parameters, nonfinite_somewhere
+from ramda_theory.kernels.sharding import local
 from ramda_theory.optim.lists import Work, on_device
-from ramda_theory.optim.nonfinite import nonfinite_parameters, nonfinite_somewhere
 from ramda_theory.optim.options import (
     PLAIN_KEYS,
     check_fit,
@@ -21,7 +22,6 @@ from ramda_theory.optim.options import (
     from_plain,
     to_plain,
 )
-from ramda_theory.optim.sharding import local
 from ramda_theory.optim.solving import Inexactness
 
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ramda_theory.arrays import sum_of_roots
+from ramda_theory.kernels.sharding import local
 from ramda_theory.optim.base import StructuredOptimizer
 from ramda_theory.optim.lists import assign, may_look, scalar, still
-from ramda_theory.optim.sharding import local
 
 
 class DualAveraging(StructuredOptimizer):

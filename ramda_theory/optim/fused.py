@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from ramda_theory.kernels.nonfinite import nonfinite_somewhere
+from ramda_theory.kernels.sharding import meshes
 from ramda_theory.optim import calls
 from ramda_theory.optim.calls import Kind, Report, Sizes, loops
 from ramda_theory.optim.lists import Lists, Work, may_look
-from ramda_theory.optim.nonfinite import nonfinite_somewhere
-from ramda_theory.optim.sharding import meshes
 from ramda_theory.optim.solving import is_exact
 from ramda_theory.regularizers import L1, ElasticNet, GroupLasso, Regularizer
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import _default_to_fused_or_foreach
 
-from ramda_theory.optim.sharding import local, local_gradient
+from ramda_theory.kernels.sharding import local, local_gradient
 
 Lists = Sequence[Sequence[Tensor]]
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from ramda_theory.kernels.sharding import local
 from ramda_theory.optim.base import StructuredOptimizer
 from ramda_theory.optim.lists import (
     assign,
@@ -22,7 +23,6 @@ from ramda_theory.optim.lists import (
     write_weights,
 )
 from ramda_theory.optim.options import COMMON, SOLVING, betas, number
-from ramda_theory.optim.sharding import local
 from ramda_theory.optim.solving import Inexactness, Pieces, solved
 from ramda_theory.regularizers import Regularizer
 

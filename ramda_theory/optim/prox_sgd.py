@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from ramda_theory.kernels.sharding import local
 from ramda_theory.optim.base import StructuredOptimizer
 from ramda_theory.optim.lists import (
     assign,
@@ -23,7 +24,6 @@ from ramda_theory.optim.lists import (
 )
 from ramda_theory.optim.options import COMMON, number
 from ramda_theory.optim.rmda import proximal_point
-from ramda_theory.optim.sharding import local
 from ramda_theory.regularizers import Regularizer
 
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from ramda_theory.kernels.sharding import local
 from ramda_theory.optim.dual_averaging import DualAveraging, advance, masked_advance, masked_average
 from ramda_theory.optim.fused import FusedStep
 from ramda_theory.optim.lists import Work, assign, chunks, gradients, may_look, pieces, read_weights, write_weights
 from ramda_theory.optim.options import COMMON, SOLVING, number, one_of
-from ramda_theory.optim.sharding import local
 from ramda_theory.optim.solving import Inexactness, Pieces, minimizer, solved
 from ramda_theory.regularizers import Regularizer
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from ramda_theory.kernels.sharding import apply, local
 from ramda_theory.optim.dual_averaging import DualAveraging, advance, masked_advance, masked_average
 from ramda_theory.optim.lists import assign, chunks, gradients, may_look, pieces, read_weights, write_weights
 from ramda_theory.optim.options import COMMON, number
-from ramda_theory.optim.sharding import apply, local
 from ramda_theory.regularizers import Regularizer
 
 

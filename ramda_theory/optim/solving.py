@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ramda_theory.optim.sharding import apply, is_sharded, piece_of, whole
+from ramda_theory.kernels.sharding import apply, is_sharded, piece_of, whole
 from ramda_theory.regularizers import GroupMCP, Regularizer
 from ramda_theory.subproblem import Exact, Subproblem
 from ramda_theory.subproblem.solve import choose, judge

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ramda_theory.arrays import Array, largest, namespace, norm, real
+from ramda_theory.regularizers.kernel import KernelSpec
 from ramda_theory.structure import Structure
 
 
@@ -101,6 +102,12 @@ class Regularizer(ABC):
     @abstractmethod
     def structure(self, w: Array) -> Structure:
         """Active manifold at ``w``, read from exact zeros (waits for a device)."""
+
+    # -- compiled engines ---------------------------------------------------------------------------------------------
+
+    def kernel(self) -> KernelSpec | None:
+        """What a compiled engine needs to solve the subproblem in a metric; None if only Python can."""
+        return None
 
     # -- plain data -------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from ramda_theory.arrays import Array, largest, namespace, real, to_host, total, wide
 from ramda_theory.regularizers.base import Regularizer, margin, same_shape, signs, soft_threshold
-from ramda_theory.regularizers.groups import AxisGroups, Groups, LabelGroups
+from ramda_theory.regularizers.grouping import AxisGroups, Groups, LabelGroups
+from ramda_theory.regularizers.kernel import KernelSpec
 from ramda_theory.regularizers.scalar_equation import group_lasso_minimizer
 from ramda_theory.regularizers.separable import mcp_minimizer
 from ramda_theory.structure import GroupSupport, SignPattern
@@ -124,6 +125,11 @@ class GroupLasso(Grouped):
             raise ValueError(f"labels give groups of a vector of {len(self.labels)} entries, got {tuple(array.shape)}")
         return self._label_groups
 
+    def kernel(self) -> KernelSpec | None:
+        if self.labels is not None:
+            return None
+        return KernelSpec("l1", 0.0, group_weight=self.weight, size_scaled=self.size_scaled, dims=self.dims)
+
     def value(self, w: Array) -> Array:
         xp = namespace(w=w)
         return total(xp, self._scaled(xp, self.groups(w), self.weight, w) * self.group_norms(w))
@@ -203,6 +209,12 @@ class SparseGroupLasso(Grouped):
 
     def _radius(self, xp: ModuleType, groups: Groups, like: Array) -> Array | float:
         return self._scaled(xp, groups, self.weight * (1.0 - self.l1_ratio), like)
+
+    def kernel(self) -> KernelSpec:
+        group_weight = self.weight * (1.0 - self.l1_ratio)
+        return KernelSpec(
+            "l1", self._l1_weight, group_weight=group_weight, size_scaled=self.size_scaled, dims=self.dims
+        )
 
     def value(self, w: Array) -> Array:
         xp = namespace(w=w)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ramda_theory.arrays import Array, namespace
 from ramda_theory.regularizers.base import Regularizer
 from ramda_theory.regularizers.grouped import GroupLasso, SparseGroupLasso, integers
-from ramda_theory.regularizers.groups import AxisGroups
+from ramda_theory.regularizers.grouping import AxisGroups
+from ramda_theory.regularizers.kernel import KernelSpec
 from ramda_theory.structure import GroupSupport, Structure
 
 
@@ -59,6 +60,11 @@ class Reshaped(Regularizer):
     def metric_prox(self, linear: Array, diag: Array, scale: Array | float = 1.0) -> Array:
         """As that of ``grouped``, exact."""
         return self._back(self.grouped.metric_prox(self.seen(linear), self.seen(diag), scale), linear)
+
+    def kernel(self) -> KernelSpec:
+        spec = self.grouped.kernel()
+        assert spec is not None  # only labels have none
+        return replace(spec, view=self.shape)
 
     def group_norms(self, w: Array) -> Array:
         """As in `GroupLasso`, with the axes of ``shape``."""

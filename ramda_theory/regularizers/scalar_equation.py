@@ -19,7 +19,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from ramda_theory.arrays import Array, is_host
-from ramda_theory.regularizers.groups import Groups
+from ramda_theory.regularizers.grouping import Groups
 
 MAX_UPDATES = 15
 LAST_STEP = 2.0**-27

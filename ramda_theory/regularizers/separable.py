@@ -11,6 +11,7 @@ import numpy as np
 
 from ramda_theory.arrays import Array, largest, namespace, real, to_host, total, wide
 from ramda_theory.regularizers.base import Regularizer, margin, same_shape, signs, soft_threshold
+from ramda_theory.regularizers.kernel import KernelSpec
 from ramda_theory.structure import SignPattern
 
 
@@ -86,6 +87,9 @@ class Separable(Regularizer):
 class L1(Separable):
     """weight ||w||_1."""
 
+    def kernel(self) -> KernelSpec:
+        return KernelSpec("l1", self.weight)
+
     def _phi(self, xp, size):
         return self.weight * size
 
@@ -113,6 +117,9 @@ class ElasticNet(Separable):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "l2", real("l2", self.l2, minimum=0.0))
+
+    def kernel(self) -> KernelSpec:
+        return KernelSpec("l1", self.weight, self.l2)
 
     def _phi(self, xp, size):
         return self.weight * size + 0.5 * self.l2 * size**2
@@ -146,6 +153,9 @@ class MCP(Separable):
     @property
     def weak_convexity(self) -> float:
         return 1.0 / self.gamma
+
+    def kernel(self) -> KernelSpec:
+        return KernelSpec("mcp", self.weight, self.gamma)
 
     def _phi(self, xp, size):
         near = self.weight * size - size**2 / (2.0 * self.gamma)
@@ -203,6 +213,9 @@ class SCAD(Separable):
     @property
     def weak_convexity(self) -> float:
         return 1.0 / (self.a - 1.0)
+
+    def kernel(self) -> KernelSpec:
+        return KernelSpec("scad", self.weight, self.a)
 
     def _phi(self, xp, size):
         lam, a = self.weight, self.a

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from ramda_theory.model.groups import ParamGroups, structured_param_groups
 from ramda_theory.optim import RAMDA, StructureTracker, structure_report
-from ramda_theory.optim.param_groups import ParamGroups, structured_param_groups
 from ramda_theory.regularizers import L1, GroupLasso, GroupMCP, NuclearNorm, Reshaped, SparseGroupLasso
 
 LASSO = GroupLasso(0.1)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from ramda_theory.optim.chains import removable_parameters
-from ramda_theory.optim.param_groups import structured_param_groups
-from ramda_theory.optim.report import structure_report
+from ramda_theory.model.coupling import removable_parameters
+from ramda_theory.model.groups import structured_param_groups
+from ramda_theory.model.report import structure_report
 from ramda_theory.regularizers import L1, GroupLasso, NuclearNorm, SparseGroupLasso
 
 

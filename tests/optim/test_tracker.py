@@ -11,10 +11,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
+from ramda_theory.model.groups import structured_param_groups
+from ramda_theory.model.report import structure_report
+from ramda_theory.model.tracker import StructureTracker
 from ramda_theory.optim import RAMDA
-from ramda_theory.optim.param_groups import structured_param_groups
-from ramda_theory.optim.report import structure_report
-from ramda_theory.optim.tracker import StructureTracker
 from ramda_theory.regularizers import L1, MCP, SCAD, GroupLasso, GroupMCP, NuclearNorm, SparseGroupLasso
 
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from ramda_theory.commands.text import aligned
-from ramda_theory.commands.train import UNREGULARIZED, TrainResult, TrainSettings, train, tuple_or
+from ramda_theory.experiments.train import UNREGULARIZED, TrainResult, TrainSettings, train, tuple_or
 from ramda_theory.files import write_json
 from ramda_theory.regularizers.grouped import integers
+from ramda_theory.tables import aligned
 
 REGULARIZED = ("RAMDA", "RMDA", "ProxSGD", "ProxAdamW")
 WEIGHTS = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
@@ -75,7 +75,7 @@ def compare(
         for name in (*REGULARIZED, *UNREGULARIZED)
     ]
     write_json(Path(out) / "compare.json", {"tuning": [ended(result) for result in first], "rows": rows})
-    from ramda_theory.plots import plot_comparison
+    from ramda_theory.experiments.train_figure import plot_comparison
 
     plot_comparison(first, rows, Path(out) / "compare")
     return rows

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ramda_theory.commands.text import aligned
-from ramda_theory.optim.chains import removable_parameters
-from ramda_theory.optim.layer_structure import LayerStructure, points, read_structure, regularized
-from ramda_theory.optim.param_groups import ParamGroups, structured_param_groups
+from ramda_theory.model.coupling import removable_parameters
+from ramda_theory.model.groups import ParamGroups, structured_param_groups
+from ramda_theory.model.layers import LayerStructure, points, read_structure, regularized
 from ramda_theory.regularizers import GroupLasso
+from ramda_theory.tables import aligned
 
 
 @dataclass(frozen=True, repr=False)

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from ramda_theory.diagnostics.identification import Identification
+from ramda_theory.drawing import line_style, new_figure, save_figure, style
 from ramda_theory.files import write_atomically
-from ramda_theory.optim.layer_structure import LEVELS, LayerStructure, points
+from ramda_theory.model.layers import LEVELS, LayerStructure, points
+from ramda_theory.model.snapshot import Snapshot, flips, take
 from ramda_theory.optim.options import positive_integer
-from ramda_theory.optim.snapshot import Snapshot, flips, take
-from ramda_theory.plots import line_style, new_figure, save_figure, style
 
 RANK = [field.name for field in fields(LayerStructure)].index("rank") - 1
 """Where `LayerStructure.counts` holds the rank."""

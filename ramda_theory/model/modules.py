@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
-from ramda_theory.optim.selection import Use
+from ramda_theory.model.selection import Use
 from ramda_theory.regularizers import NuclearNorm, Regularizer, Reshaped
 from ramda_theory.regularizers.grouped import Grouped
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ramda_theory.arrays import real
-from ramda_theory.commands.network import MODELS, Split, digit_splits, network
-from ramda_theory.commands.text import aligned
 from ramda_theory.files import write_atomically, write_json
 from ramda_theory.regularizers import GroupLasso
 from ramda_theory.regularizers.grouped import integers
+from ramda_theory.tables import aligned
+from ramda_theory.workloads.digits import MODELS, Split, digit_splits, network
 
 if TYPE_CHECKING:
     from torch import nn
@@ -213,7 +213,7 @@ def train(
             session.save(path)
     result = session.result()
     if out is not None:
-        from ramda_theory.plots import plot_training
+        from ramda_theory.experiments.train_figure import plot_training
 
         write_json(Path(out) / "train.json", result.to_dict())
         plot_training(result, Path(out) / "train")

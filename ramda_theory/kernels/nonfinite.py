@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ramda_theory.optim.sharding import any_process, local, meshes
+from ramda_theory.kernels.sharding import any_process, local, meshes
 
 
 def nonfinite_somewhere(params: Sequence[Tensor]) -> Tensor:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ramda_theory.plots.style import line_style, new_figure, save_both, style
+from ramda_theory.drawing.style import line_style, new_figure, save_both, style
 
 if TYPE_CHECKING:
-    from ramda_theory.commands.converge import ConvergeRun
+    from ramda_theory.experiments.converge import ConvergeRun
 
 
 def plot_convergence(runs: Sequence[ConvergeRun], path: str | Path) -> list[Path]:

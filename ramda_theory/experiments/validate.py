@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from ramda_theory.commands.text import aligned
 from ramda_theory.files import write_json
 from ramda_theory.regularizers import (
     L1,
@@ -26,6 +25,7 @@ from ramda_theory.regularizers import (
 from ramda_theory.subproblem import ProximalGradient, Subproblem, solve
 from ramda_theory.subproblem.bisection import bisection_reference
 from ramda_theory.subproblem.solve import Solver
+from ramda_theory.tables import aligned
 
 REGULARIZERS: tuple[Regularizer, ...] = (
     L1(1.0),
@@ -160,7 +160,7 @@ def validate(
         if out is not None:
             write_json(Path(out) / "validate.json", [asdict(case) for case in cases])
     if out is not None:
-        from ramda_theory.plots import plot_validation
+        from ramda_theory.experiments.validate_figure import plot_validation
 
         plot_validation(cases, Path(out) / "validate")
     return cases

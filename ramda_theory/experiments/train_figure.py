@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ramda_theory.plots.style import COLOURS, DASHES, line_style, new_figure, save_both, style
+from ramda_theory.drawing.style import COLOURS, DASHES, line_style, new_figure, save_both, style
 
 if TYPE_CHECKING:
-    from ramda_theory.commands.train import TrainResult
+    from ramda_theory.experiments.train import TrainResult
 
 
 def plot_training(result: TrainResult, path: str | Path) -> list[Path]:

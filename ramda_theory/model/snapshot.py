@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ramda_theory.optim.layer_structure import read_structure, regularized
+from ramda_theory.model.layers import read_structure, regularized
 from ramda_theory.regularizers import NuclearNorm
 from ramda_theory.structure import GroupSupport, Pattern
 

@@ -11,7 +11,7 @@ from torch.nn import Parameter
 
 from ramda_theory.regularizers import Regularizer
 from ramda_theory.regularizers.grouped import Grouped
-from ramda_theory.regularizers.groups import AxisGroups
+from ramda_theory.regularizers.grouping import AxisGroups
 from ramda_theory.regularizers.separable import Separable
 
 

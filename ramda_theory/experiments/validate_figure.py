@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ramda_theory.plots.style import COLOURS, new_figure, save_both, style
+from ramda_theory.drawing.style import COLOURS, new_figure, save_both, style
 
 if TYPE_CHECKING:
-    from ramda_theory.commands.validate import Case
+    from ramda_theory.experiments.validate import Case
 
 
 def plot_validation(cases: Sequence[Case], path: str | Path) -> list[Path]:

@@ -10,11 +10,11 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from ramda_theory.commands.text import aligned
-from ramda_theory.optim.roles import WAYS, fit, role
-from ramda_theory.optim.selection import Selector, Uses, parameter_uses, selectors, selects, spell
+from ramda_theory.model.modules import WAYS, fit, role
+from ramda_theory.model.selection import Selector, Uses, parameter_uses, selectors, selects, spell
 from ramda_theory.regularizers import NuclearNorm, Regularizer, Reshaped
 from ramda_theory.regularizers.grouped import Grouped
+from ramda_theory.tables import aligned
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ramda_theory.commands.settings import DETERMINISTIC, Setting, checkpoint_path, problem_named, select
-from ramda_theory.commands.text import aligned
 from ramda_theory.diagnostics import Rate, Record, Table, fit_rate
+from ramda_theory.experiments.settings import DETERMINISTIC, Setting, checkpoint_path, problem_named, select
 from ramda_theory.files import write_json
 from ramda_theory.methods import FullGradient, SampledGradient
 from ramda_theory.problems import Problem, Reference
 from ramda_theory.problems.checks import integer
 from ramda_theory.run import describe, run
+from ramda_theory.tables import aligned
 
 POINTS = 120
 """Measurements along a run."""
@@ -135,7 +135,7 @@ def converge(
         if out is not None:
             write_json(Path(out) / "converge.json", [entry.to_dict() for entry in finished])
     if out is not None:
-        from ramda_theory.plots import plot_convergence
+        from ramda_theory.experiments.converge_figure import plot_convergence
 
         plot_convergence(finished, Path(out) / "converge")
     return finished

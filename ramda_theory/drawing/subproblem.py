@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ramda_theory.plots.style import line_style
+from ramda_theory.drawing.style import line_style
 from ramda_theory.subproblem import Subproblem
 
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ramda_theory.commands.settings import Setting, checkpoint_path, problem_named, select
-from ramda_theory.commands.text import aligned
 from ramda_theory.diagnostics import Identification, Record, StructureTrace, identification
+from ramda_theory.experiments.settings import Setting, checkpoint_path, problem_named, select
 from ramda_theory.files import write_json
 from ramda_theory.methods import FullGradient, SampledGradient
 from ramda_theory.problems import Problem, Reference
 from ramda_theory.regularizers.grouped import integers
 from ramda_theory.run import Diverged, describe, run
 from ramda_theory.structure import Structure
+from ramda_theory.tables import aligned
 
 STAGES = (60, 120, 180, 240)
 EPOCHS, QUICK_EPOCHS, BATCH = 300, 100, 64
@@ -147,7 +147,7 @@ def identify(
             if out is not None:
                 write_json(Path(out) / "identify.json", [entry.to_dict() for entry in finished])
     if out is not None:
-        from ramda_theory.plots import plot_identification
+        from ramda_theory.experiments.identify_figure import plot_identification
 
         plot_identification(problem, finished, Path(out) / "identify")
     return finished

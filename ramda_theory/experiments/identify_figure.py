@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ramda_theory.plots.style import line_style, new_figure, save_both, style
+from ramda_theory.drawing.style import line_style, new_figure, save_both, style
 from ramda_theory.structure import Pattern, Structure
 
 if TYPE_CHECKING:
-    from ramda_theory.commands.identify import IdentifyRun
+    from ramda_theory.experiments.identify import IdentifyRun
     from ramda_theory.problems import Problem
 
 

@@ -1,1 +1,0 @@
-"""The jobs of the command line, as Python functions."""

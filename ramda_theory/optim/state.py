@@ -1,4 +1,4 @@
-"""The state_dict of the optimizers: regularizers as plain data, arrays in their own precision."""
+"""The state_dict of the optimizers: regularizers as plain data, arrays in their own precision, checked when loaded."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from ramda_theory.arrays import real
+from ramda_theory.kernels.sharding import local
 from ramda_theory.optim.options import PLAIN_KEYS, check_loaded, from_plain, to_plain
 from ramda_theory.optim.solving import Inexactness
+
+SQUARES = ("grad_sq_sum", "exp_avg_sq", "norms")
+"""Arrays of a state that are nowhere negative: sums of squares, and norms of groups."""
+UNSHAPED = ("norms",)
+"""Those that do not have the shape of their parameter."""
 
 
 class Checkpointed(Optimizer):
@@ -22,6 +29,8 @@ class Checkpointed(Optimizer):
     """Keys of the state in the order `_update` takes them."""
     _scalar_keys: ClassVar[tuple[str, ...]] = ("step", "weight_sum")
     """Those that are one number per parameter."""
+    _spare_keys: ClassVar[tuple[str, ...]] = ("w", "norms")
+    """Keys that a state may have besides: the float32 copy of half-precision weights, and where solvers start."""
 
     inexactness: dict[Tensor, Inexactness]
 
@@ -32,7 +41,12 @@ class Checkpointed(Optimizer):
 
     @torch._disable_dynamo
     def state_dict(self) -> dict[str, Any]:
-        """As in torch; regularizers, solvers and tolerances are plain data (``torch.load(weights_only=True)``)."""
+        """As in torch; regularizers, solvers and tolerances are plain data (``torch.load(weights_only=True)``).
+
+        Returns
+        -------
+        dict
+        """
         hook = self.register_state_dict_post_hook(_pack_options, prepend=True)
         try:
             return super().state_dict()
@@ -41,86 +55,157 @@ class Checkpointed(Optimizer):
 
     @torch._disable_dynamo
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As in torch, but the state keeps its precision whatever the dtype of the parameters.
+        """As in torch, but all or nothing, and the state keeps its precision whatever the dtype of the parameters.
+
+        Parameters
+        ----------
+        state_dict : dict
+            What `state_dict` returned; of `ProxAdamW` also that of ``torch.optim.AdamW``.
 
         Raises
         ------
         TypeError, ValueError
-            If the groups do not match, the state is another optimizer's, a state tensor does not have its parameter's
-            shape, or an option is not allowed; nothing has changed then.
+            If the groups do not match, an option is not allowed, or the state of a parameter is another optimizer's,
+            lacks a key or has one too many, or holds an array of another shape, NaN, Inf, a negative sum of squares, or
+            a step that is not a whole number; nothing has changed then.  The message names the parameter and the key.
 
         Notes
         -----
         Options that the saved groups lack (those of an older version) stay as they are; so does the regularizer.
         """
-        saved: dict[str, Any] = {}
+        loaded: dict[Tensor, dict[str, Tensor]] = {}
+        own = self.state, self.param_groups
 
-        def unpack(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-            check_keys("state_dict", state_dict, "state", "param_groups")
-            for index, group in enumerate(state_dict["param_groups"]):
-                check_keys(f"param_groups[{index}] of state_dict", group, "params")
-            groups = [
-                {key: from_plain(key, value) for key, value in group.items()} for group in state_dict["param_groups"]
-            ]
-            if len(groups) == len(self.param_groups):  # otherwise torch refuses
-                groups = [
-                    {key: own[key] for key in self._checks if key in own} | group
-                    for own, group in zip(self.param_groups, groups, strict=True)
-                ]
-            saved.update(state_dict, param_groups=groups)
-            for own, group in zip(self.param_groups, groups, strict=False):
-                check_loaded(group, own["params"], groups[0], self._checks)
-            self._check_shapes(saved)
-            return dict(saved)
+        def check(_: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+            groups = self._loaded_groups(state_dict)
+            sizes = [[len(group["params"]) for group in each] for each in (self.param_groups, groups)]
+            if sizes[0] == sizes[1]:  # otherwise torch refuses
+                loaded.update(self._loaded_states(state_dict["state"], groups))
+            # torch would cast every array to the dtype of its parameter: it gets none.
+            return {**state_dict, "state": {}, "param_groups": groups}
 
-        before = self.register_load_state_dict_pre_hook(unpack)
-        after = self.register_load_state_dict_post_hook(lambda _: self._restore_precision(saved), prepend=True)
+        before = self.register_load_state_dict_pre_hook(check)
+        after = self.register_load_state_dict_post_hook(lambda _: self.state.update(loaded), prepend=True)
         try:
             super().load_state_dict(state_dict)
+        except BaseException:
+            self.state, self.param_groups = own
+            raise
         finally:
             before.remove()
             after.remove()
-
-    def _saved_state(self, saved: dict[str, Any]) -> Iterator[tuple[dict[str, Any], Tensor, dict[str, Any]]]:
-        """(group, parameter, saved state) of every parameter that has a saved state."""
-        for group, saved_group in zip(self.param_groups, saved["param_groups"], strict=False):
-            for parameter, index in zip(group["params"], saved_group["params"], strict=False):
-                if index in saved["state"]:
-                    yield group, parameter, saved["state"][index]
-
-    def _check_shapes(self, saved: dict[str, Any]) -> None:
-        for _, parameter, state in self._saved_state(saved):
-            if state and (missing := [key for key in self._state_keys if key not in state]):
-                raise ValueError(f"loaded state is not of {type(self).__name__}: it lacks {', '.join(missing)}")
-            for key, value in state.items():
-                own_shape = key in self._scalar_keys or key == "norms"
-                if torch.is_tensor(value) and not own_shape and value.shape != parameter.shape:
-                    raise ValueError(
-                        f"loaded state {key!r} has shape {tuple(value.shape)}, its parameter {tuple(parameter.shape)}"
-                    )
-
-    def _restore_precision(self, saved: dict[str, Any]) -> None:
-        """Take every array from ``saved`` again: torch has cast it to the dtype of its parameter."""
         self.inexactness.clear()
-        for group, parameter, state in self._saved_state(saved):
-            wide = torch.promote_types(parameter.dtype, torch.float32)
-            for key, value in state.items():
-                if key in self._scalar_keys:
-                    number = self._scalar(group, parameter, key, 0.0)
-                    number.copy_(torch.as_tensor(value, dtype=torch.float64).reshape(number.shape))
-                    self.state[parameter][key] = number
-                elif torch.is_tensor(value):
-                    self.state[parameter][key] = value.to(parameter.device, wide)
-            if parameter.dtype == wide:
-                self.state[parameter].pop("w", None)  # saved from a half-precision model
-            elif self.state[parameter]:
-                self.state[parameter].setdefault("w", parameter.detach().to(wide))
+
+    def _loaded_groups(self, state_dict: dict[str, Any]) -> list[dict[str, Any]]:
+        """The parameter groups of a state_dict with their options as objects, checked."""
+        check_keys("state_dict", state_dict, "state", "param_groups")
+        check_type("'state' of state_dict", state_dict["state"], dict)
+        check_type("'param_groups' of state_dict", state_dict["param_groups"], list, tuple)
+        for index, group in enumerate(state_dict["param_groups"]):
+            name = f"param_groups[{index}] of state_dict"
+            check_type(name, group, dict)
+            check_keys(name, group, "params")
+            check_type(f"'params' in {name}", group["params"], list, tuple)
+        groups = [{key: from_plain(key, value) for key, value in group.items()} for group in state_dict["param_groups"]]
+        if len(groups) == len(self.param_groups):  # otherwise torch refuses
+            groups = [
+                {key: own[key] for key in self._checks if key in own} | group
+                for own, group in zip(self.param_groups, groups, strict=True)
+            ]
+        for index, (own, group) in enumerate(zip(self.param_groups, groups, strict=False)):
+            check_loaded(group, own["params"], groups[0], self._checks)
+            if "skipped_steps" in group:
+                name = f"'skipped_steps' in param_groups[{index}] of state_dict"
+                device = own["params"][0].device if own["params"] else "cpu"
+                skipped = int(checked_number(name, group["skipped_steps"], whole=True))
+                group["skipped_steps"] = torch.tensor(skipped, dtype=torch.int64, device=device)
+        return groups
+
+    def _loaded_states(
+        self, states: dict[Any, Any], groups: list[dict[str, Any]]
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """(parameter, its state as a step wants it) for every state that was saved, checked."""
+        unknown = states.keys() - {index for group in groups for index in group["params"]}
+        if unknown:
+            raise ValueError(f"state_dict has a state of parameter {min(unknown, key=str)!r}, which is in no group")
+        for number, (own, group) in enumerate(zip(self.param_groups, groups, strict=True)):
+            names = own.get("param_names", group.get("param_names"))
+            for place, (parameter, index) in enumerate(zip(own["params"], group["params"], strict=True)):
+                if index in states:
+                    where = f"parameter {place} of group {number}" if names is None else f"parameter {names[place]!r}"
+                    yield parameter, self._loaded_state(group, parameter, states[index], f"the state of {where}")
+
+    def _loaded_state(self, group: dict[str, Any], parameter: Tensor, state: Any, name: str) -> dict[str, Tensor]:
+        check_type(name, state, dict)
+        if not state:
+            return {}
+        if missing := [key for key in self._state_keys if key not in state]:
+            raise ValueError(f"{name} is not of {type(self).__name__}: it lacks {', '.join(missing)}")
+        if extra := [key for key in state if key not in self._state_keys + self._spare_keys]:
+            raise ValueError(
+                f"{name} is not of {type(self).__name__}, whose states have no {', '.join(map(str, extra))}; "
+                f"their keys are {', '.join(self._state_keys)}"
+            )
+        wide = torch.promote_types(parameter.dtype, torch.float32)
+        loaded: dict[str, Tensor] = {}
+        for key, value in state.items():
+            if key in self._scalar_keys:
+                number = checked_number(f"{key!r} in {name}", value, whole=key == "step")
+                loaded[key] = self._scalar(group, parameter, key, number)
+            elif key != "w" or parameter.dtype != wide:  # else it was saved from a half-precision model
+                shape = None if key in UNSHAPED else parameter.shape
+                array = checked_array(f"{key!r} in {name}", value, shape)
+                loaded[key] = array.to(parameter.device, wide)
+                check_range(f"{key!r} in {name}", local(loaded[key]), nonnegative=key in SQUARES)
+        if parameter.dtype != wide:
+            loaded.setdefault("w", parameter.detach().to(wide))
+        return loaded
+
+
+def check_type(name: str, found: Any, *classes: type) -> None:
+    """Refuse what is of none of the classes."""
+    if not isinstance(found, classes):
+        raise TypeError(f"{name} must be a {classes[0].__name__}, got {found!r}")
 
 
 def check_keys(name: str, found: dict[str, Any], *keys: str) -> None:
     """Refuse a dictionary that lacks some of ``keys``."""
     if missing := [key for key in keys if key not in found]:
         raise ValueError(f"{name} lacks {', '.join(map(repr, missing))}; it has the keys {sorted(map(str, found))}")
+
+
+def checked_number(name: str, value: Any, *, whole: bool = False) -> float:
+    """A number of a state as a float: finite, at least 0, and ``whole`` if asked."""
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
+            raise ValueError(f"{name} must be one number, got a tensor of shape {tuple(value.shape)}")
+        value = local(value).item()
+    number = real(name, value, minimum=0.0)
+    if whole and not number.is_integer():
+        raise ValueError(f"{name} must be a whole number, got {value!r}")
+    return number
+
+
+def checked_array(name: str, value: Any, shape: torch.Size | None) -> Tensor:
+    """An array of a state, after checking that it is a dense tensor of real numbers, of ``shape`` if there is one."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {value!r}")
+    if not value.is_floating_point() or value.layout is not torch.strided:
+        raise TypeError(f"{name} must be a dense floating-point tensor, got {value.dtype} in layout {value.layout}")
+    if shape is not None and value.shape != shape:
+        raise ValueError(f"{name} has shape {tuple(value.shape)}, its parameter {tuple(shape)}")
+    return value.detach()
+
+
+def check_range(name: str, piece: Tensor, *, nonnegative: bool) -> None:
+    """Refuse an array that holds NaN, Inf, or, if ``nonnegative``, anything below 0."""
+    if not piece.numel() or piece.is_meta:
+        return
+    low, high = (float(bound) for bound in piece.aminmax())  # NaN if there is one
+    if not -float("inf") < low <= high < float("inf"):
+        raise ValueError(f"{name} must be finite, it has entries from {low:g} to {high:g}")
+    if nonnegative and low < 0:
+        raise ValueError(f"{name} must be nowhere negative, its least entry is {low:g}")
 
 
 def _pack_options(_: Optimizer, state_dict: dict[str, Any]) -> None:

@@ -1,0 +1,1 @@
+"""Step times of the optimizers, each beside torch's AdamW in the same run."""

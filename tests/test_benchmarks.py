@@ -1,0 +1,91 @@
+"""The benchmark of step times: its table, its file, and that rows are told apart."""
+
+import json
+
+import pytest
+import torch
+
+from benchmarks import steps
+from benchmarks.interleaved import Runner, compare
+from ramda_theory.regularizers import L1, MCP, GroupLasso, NuclearNorm, Reshaped, SparseGroupLasso
+
+
+class Sleeper:
+    """An optimizer whose steps do nothing, but are counted, and take so long by a clock of their own."""
+
+    def __init__(self, params, clock, seconds):
+        self.params, self.clock, self.seconds, self.seen = params, clock, seconds, []
+
+    def step(self):
+        self.clock[0] += self.seconds
+        self.seen.append(float(self.params[0].grad.sum()))
+
+    def zero_grad(self, set_to_none=True):
+        self.params[0].grad = None
+
+
+def test_ratios_are_of_the_two_optimizers_steps(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    pool = [[torch.full((2,), float(k))] for k in range(4)]
+    slow, fast = (
+        Runner(lambda params, s=seconds: Sleeper(params, clock, s), [torch.zeros(2)], pool, fresh)
+        for seconds, fresh in ((0.3, True), (0.1, False))
+    )
+    times = compare(slow, fast, repeats=3, warm_up=5, seconds=100.0)
+    assert times == pytest.approx((300.0, 100.0, 3.0, 3.0, 3.0, 3.0))
+    assert slow.optimizer.seen[:5] == [0.0, 2.0, 4.0, 6.0, 0.0]  # the pool in turn
+    assert slow.params[0].grad is None
+    assert fast.params[0].grad is not None
+
+
+@pytest.mark.parametrize(
+    "psi",
+    [
+        L1(1.0),
+        MCP(1.0, 10.0),
+        GroupLasso(1.0),
+        SparseGroupLasso(1.0, 0.5),
+        Reshaped(GroupLasso(1.0, dims=(1, 2)), (10, 4, 50)),
+    ],
+)
+def test_half_of_the_pieces_are_zero(psi):
+    mean = torch.randn(40, 50, generator=torch.Generator().manual_seed(0))
+    weighted = steps.half_zero(psi, mean)
+    assert type(weighted) is type(psi)
+    assert steps.zero_share(weighted, weighted.prox(mean, 1.0)) == pytest.approx(0.5, abs=0.03)
+
+
+def test_half_of_the_singular_values_are_zero():
+    mean = torch.randn(40, 50, generator=torch.Generator().manual_seed(0))
+    psi = steps.half_zero(NuclearNorm(1.0), mean)
+    assert int(torch.linalg.matrix_rank(psi.prox(mean, 1.0))) == 20
+
+
+def test_the_table_has_a_row_for_every_combination():
+    rows = list(steps.matrices(quick=True))
+    assert len(rows) == 4 * 7 + 8
+    assert len({(row.optimizer, row.psi_name, row.variant) for row in rows}) == len(rows)
+    assert all(row.at_most is not None for row in rows)
+    assert len(list(steps.matrices(quick=False))) == len(rows) + 8
+
+
+def test_the_command_prints_and_writes_its_rows(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(steps, "WIDTH", 12)
+    out = tmp_path / "steps.json"
+    monkeypatch.setattr(steps, "large", lambda: iter(()))
+    assert steps.main(["--quick", "--only", "ProxSGD L1", "--out", str(out)]) == 0
+    written = json.loads(out.read_text())
+    (row,) = written["rows"]
+    assert (row["optimizer"], row["psi"], row["at_most"]) == ("ProxSGD", "L1", 3.5)
+    assert row["low"] <= row["ratio"] <= row["high"]
+    assert row["verdict"] == ("met" if row["ratio"] <= 3.5 else "missed")
+    printed = capsys.readouterr().out
+    assert row["verdict"] in printed
+    assert "of 1 met" in printed
+
+
+def test_a_folder_that_does_not_exist_is_an_error_at_once(capsys):
+    with pytest.raises(SystemExit):
+        steps.main(["--out", "/nowhere/steps.json"])
+    assert "no folder" in capsys.readouterr().err

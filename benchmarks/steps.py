@@ -152,7 +152,7 @@ def engines(optimizer: Any) -> str:
     """Which engines step the parameters, where the optimizer can tell."""
     if not hasattr(optimizer, "explain_step"):
         return ""
-    return "+".join(sorted({str(row.engine) for row in optimizer.explain_step().rows}))
+    return "+".join(sorted({engine for _, engine, _ in optimizer.explain_step().rows}))
 
 
 def measured(case: Case, repeats: int, seconds: float) -> dict[str, Any]:

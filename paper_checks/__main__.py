@@ -49,10 +49,10 @@ def run_checks(checks: Sequence[Check], quick: bool, out: Path | None) -> list[d
         )
         print(f"{item.id}: {verdict} ({results[-1]['seconds']} s)  {reason}", file=sys.stderr, flush=True)
         if out is not None:
-            for stem in dict.fromkeys(path.stem for path in files):
+            for path in files:
                 record_figure(
                     out,
-                    stem,
+                    path.stem,
                     command=f"python -m paper_checks {item.id}" + (" --quick" if quick else ""),
                     seeds=f"written in {item.measure.__module__.replace('.', '/')}.py",
                     data=measured,

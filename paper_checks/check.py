@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from ramda_theory.drawing import save_both
+from ramda_theory.drawing import save_png
 
 Kind = Literal["tight", "upper bound", "lower bound", "qualitative"]
 Verdict = Literal["holds", "fails", "not decided"]
@@ -30,7 +30,7 @@ class Outcome:
     reason : str
         One line on how the numbers lead to the verdict.
     figures : dict
-        File stem -> matplotlib figure.
+        Name of the file, without its suffix -> matplotlib figure.
     """
 
     verdict: Verdict
@@ -65,13 +65,10 @@ class Check:
     measure: Callable[[bool], Outcome]
 
     def run(self, quick: bool, out: Path | None) -> tuple[Outcome, list[Path]]:
-        """Measure, and write the figures into ``out`` as PNG and PDF."""
+        """Measure, and write the figures into ``out`` as PNG."""
         outcome = self.measure(quick)
-        files = []
-        if out is not None:
-            for stem, figure in outcome.figures.items():
-                files += save_both(figure, out / stem)
-        return outcome, files
+        drawn = {} if out is None else outcome.figures
+        return outcome, [save_png(figure, f"{out}/{name}") for name, figure in drawn.items()]
 
 
 def check(id: str, *, claim: str, kind: Kind, criterion: str, expected: Verdict = "holds"):

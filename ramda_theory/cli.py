@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ramda_theory.drawing import record_figure, typed
+from ramda_theory.drawing import command_line
 from ramda_theory.files import check_writable
 
 
@@ -109,10 +109,9 @@ def add_problem(command: argparse.ArgumentParser) -> None:
     command.add_argument("--weight", type=positive, help="weight lambda of the regularizer")
 
 
-def wrote(out: Path, stem: str, command: str, seeds: Sequence[int]) -> None:
-    """Enter the figure of a finished command in ``figures.json``, and say what lies where."""
-    record_figure(out, stem, command=command, seeds=seeds, data=f"{stem}.json")
-    print(f"\nwrote {out / stem}.json, .png and .pdf, and the figure's entry in {out / 'figures.json'}")
+def wrote(out: Path, name: str) -> None:
+    """Say what lies where."""
+    print(f"\nwrote {out / name}.png, and what made it with its numbers in {out / name}.json")
 
 
 def run_identify(arguments: argparse.Namespace, command: str) -> int:
@@ -127,6 +126,7 @@ def run_identify(arguments: argparse.Namespace, command: str) -> int:
         quick=arguments.quick,
         out=arguments.out,
         progress=sys.stderr.isatty(),
+        command=command,
     )
     reference = runs[0].reference
     print(f"{arguments.problem}: F* = {reference.objective:.10f}, {reference.structure}, dist(0, dF) = ", end="")
@@ -134,7 +134,7 @@ def run_identify(arguments: argparse.Namespace, command: str) -> int:
     print(table(runs))
     if not reference.certified:
         print("\nno certified optimum: structures are held against the end of each run, gaps against the reference")
-    wrote(arguments.out, "identify", command, sorted({entry.seed for entry in runs}))
+    wrote(arguments.out, "identify")
     return 0
 
 
@@ -151,9 +151,10 @@ def run_converge(arguments: argparse.Namespace, command: str) -> int:
         seed=arguments.seed,
         out=arguments.out,
         progress=sys.stderr.isatty(),
+        command=command,
     )
     print(table(runs))
-    wrote(arguments.out, "converge", command, [arguments.seed])
+    wrote(arguments.out, "converge")
     return 0
 
 
@@ -161,12 +162,13 @@ def run_validate(arguments: argparse.Namespace, command: str) -> int:
     """``ramda-theory validate``; exit code 1 if a solver claims an accuracy it does not have."""
     from ramda_theory.experiments.validate import false_claims, table, validate
 
-    cases = validate(quick=arguments.quick, seed=arguments.seed, out=arguments.out, progress=sys.stderr.isatty())
+    progress = sys.stderr.isatty()
+    cases = validate(quick=arguments.quick, seed=arguments.seed, out=arguments.out, progress=progress, command=command)
     print(table(cases))
     wrong = false_claims(cases)
     for case in wrong:
         print(f"FALSE CLAIM: {case.solver} on {case.name} says solved, but its error is {case.error:.1e}")
-    wrote(arguments.out, "validate", command, [arguments.seed])
+    wrote(arguments.out, "validate")
     return 1 if wrong else 0
 
 
@@ -181,9 +183,10 @@ def run_train(arguments: argparse.Namespace, command: str) -> int:
             epochs=arguments.epochs,
             out=arguments.out,
             progress=sys.stderr.isatty(),
+            command=command,
         )
         print(compare.table(rows))
-        wrote(arguments.out, "compare", command, arguments.seeds)
+        wrote(arguments.out, "compare")
         return 0
     from ramda_theory.experiments.train import TrainSettings, table, train
 
@@ -200,9 +203,9 @@ def run_train(arguments: argparse.Namespace, command: str) -> int:
         memory=arguments.memory,
         seed=arguments.seed,
     )
-    result = train(settings, out=arguments.out, resume=arguments.resume, progress=sys.stderr.isatty())
+    result = train(settings, out=arguments.out, resume=arguments.resume, progress=sys.stderr.isatty(), command=command)
     print(table(result))
-    wrote(arguments.out, "train", command, [arguments.seed])
+    wrote(arguments.out, "train")
     return 0
 
 
@@ -216,7 +219,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if path.exists() and not path.is_dir():
                 raise ValueError(f"--out must be a folder, {path} is a file")
         check_writable(arguments.out)
-        return jobs[arguments.command](arguments, typed("ramda-theory", argv, without=["--resume"]))
+        return jobs[arguments.command](arguments, command_line("ramda-theory", argv, without=["--resume"]))
     except (ValueError, TypeError, OSError, ArithmeticError) as error:
         print(f"ramda-theory {arguments.command}: {error}", file=sys.stderr)
         return 2

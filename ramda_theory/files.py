@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
+SHORT = 240
+"""Characters of a nested list or dict that stays on one line."""
+
 
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Path:
     """Let ``write`` fill a temporary file in the folder of ``path`` (made if missing), then move it to ``path``."""
@@ -39,5 +42,19 @@ def check_writable(folder: Path) -> None:
 
 def write_json(path: str | Path, data: Any) -> Path:
     """Write plain data as JSON, atomically; NaN and Inf are refused."""
-    text = json.dumps(data, indent=1, allow_nan=False) + "\n"
+    text = json_text(data) + "\n"
     return write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def json_text(data: Any, depth: int = 0) -> str:
+    """JSON with one line for what is short or holds no other list or dict, and else a line per item."""
+    text = json.dumps(data, allow_nan=False)
+    items = data.values() if isinstance(data, dict) else data if isinstance(data, (list, tuple)) else ()
+    if len(text) <= SHORT or not any(isinstance(item, (dict, list, tuple)) and item for item in items):
+        return text
+    texts = [json_text(item, depth + 1) for item in items]
+    if isinstance(data, dict):
+        texts = [f"{json.dumps(str(key))}: {text}" for key, text in zip(data, texts, strict=True)]
+    first, last = "{}" if isinstance(data, dict) else "[]"
+    margin = "\n" + " " * depth
+    return f"{first}{margin} {f',{margin} '.join(texts)}{margin}{last}"

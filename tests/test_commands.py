@@ -47,7 +47,7 @@ def small(**options):
 
 def test_the_json_of_identify(tmp_path):
     runs = small(seeds=(0, 3), out=tmp_path)
-    entries = json.loads((tmp_path / "identify.json").read_text())
+    entries = json.loads((tmp_path / "identify.json").read_text())["data"]
     assert [(entry["method"], entry["seed"]) for entry in entries] == [
         *(("RAMDA", 0), ("RAMDA", 3)),
         *(("ProxAdamW", 0), ("ProxAdamW", 3)),
@@ -116,14 +116,14 @@ def test_a_problem_without_a_certified_optimum(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(PROBLEMS, "lasso", lambda weight: problem)
     assert main([*QUICK, "--out", str(tmp_path)]) == 0
     assert "no certified optimum: structures are held against the end of each run" in capsys.readouterr().out
-    for entry in json.loads((tmp_path / "identify.json").read_text()):
+    for entry in json.loads((tmp_path / "identify.json").read_text())["data"]:
         assert entry["final_structure_error"] == 0 and entry["identification_time"] is not None
 
 
 def test_a_diverging_run_is_reported_beside_the_others(tmp_path, capsys):
     arguments = ["identify", "--problem", "lasso", "--quick", "--out", str(tmp_path)]
     assert main([*arguments, "--methods", "ProxSGD:lr=1e5", "RAMDA:lr=0.02"]) == 0
-    first, second = json.loads((tmp_path / "identify.json").read_text())
+    first, second = json.loads((tmp_path / "identify.json").read_text())["data"]
     assert first["objective_gap"] is None and first["identification_time"] is None and first["held_for"] == 0
     assert first["iterations"] < second["iterations"] == 300
     out = capsys.readouterr().out
@@ -175,8 +175,8 @@ def test_an_interrupted_command_goes_on(call, whole, tmp_path, monkeypatch, caps
     error = capsys.readouterr().err
     assert f"interrupted; what was finished is in {tmp_path}" in error and "Traceback" not in error
     path = tmp_path / "identify.json"
-    finished = json.loads(path.read_text()) if path.exists() else []
-    assert finished == json.loads(whole)[: (call - 1) // 300]
+    finished = json.loads(path.read_text())["data"] if path.exists() else []
+    assert finished == json.loads(whole)["data"][: (call - 1) // 300]
     assert main([*QUICK, "--out", str(tmp_path)]) == 0
     assert calls == 2 * 300 + 1  # no step was taken twice
     assert path.read_text() == whole
@@ -366,7 +366,7 @@ def test_what_a_setting_builds():
 def test_converge(tmp_path, capsys):
     arguments = ["converge", "--problem", "lasso", "--methods", "RAMDA:lr=0.05", "FISTA", "--epochs", "40"]
     assert main([*arguments, "--out", str(tmp_path)]) == 0
-    ramda, fista = json.loads((tmp_path / "converge.json").read_text())
+    ramda, fista = json.loads((tmp_path / "converge.json").read_text())["data"]
     assert (ramda["method"], fista["method"]) == ("RAMDA", "FISTA")
     series = ramda["series"]
     assert series["step"][-1] == 120 == fista["series"]["step"][-1]
@@ -391,7 +391,7 @@ def test_converge_as_a_function():
 
 def test_validate(tmp_path, capsys):
     assert main(["validate", "--quick", "--out", str(tmp_path)]) == 0
-    cases = json.loads((tmp_path / "validate.json").read_text())
+    cases = json.loads((tmp_path / "validate.json").read_text())["data"]
     assert len(cases) > 50 and all(case["claim_holds"] for case in cases)
     assert {case["status"] for case in cases} <= {"solved", "max_iter", "no_descent"}
     assert (tmp_path / "validate.png").exists()
@@ -409,7 +409,7 @@ def test_a_solver_that_claims_too_much_is_found_out(psi, tmp_path, capsys, monke
 
     monkeypatch.setattr(validate, "solve", boasting)
     monkeypatch.setattr(validate, "REGULARIZERS", (psi,))
-    monkeypatch.setattr(validate, "SPREADS", (4.0,))
+    monkeypatch.setattr(validate, "CONDITIONS", (4.0,))
     assert main(["validate", "--quick", "--out", str(tmp_path)]) == 1
     assert "FALSE CLAIM: exact on " in capsys.readouterr().out
 

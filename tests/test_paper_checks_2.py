@@ -201,7 +201,7 @@ def test_quick_check_gives_its_expected_verdict(module, name, tmp_path):
     outcome, files = item.run(True, tmp_path)
     assert outcome.verdict == item.expected
     assert outcome.reason and outcome.measured
-    assert {path.suffix for path in files} == {".png", ".pdf"}
+    assert {path.suffix for path in files} == {".png"}
     assert all(path.stat().st_size > 1000 for path in files)
     for figure in outcome.figures.values():
         assert all(axes.get_xlabel() for axes in figure.axes) and figure.axes[0].get_ylabel()

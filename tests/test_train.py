@@ -50,9 +50,20 @@ def test_every_optimizer_trains_and_says_what_it_left(optimizer, tmp_path):
     assert result.history[-1]["loss"] < result.history[0]["loss"]
     assert settings.lr == OPTIMIZERS[optimizer]
     written = json.loads((tmp_path / "train.json").read_text())
-    assert written["history"] == result.history
+    assert written["data"]["history"] == result.history
     assert (tmp_path / "train.png").stat().st_size > 10_000
     assert ("sparsity" in result.final) == (optimizer not in UNREGULARIZED)
+
+
+def test_an_epoch_is_recorded_before_the_stage_that_begins_after_it():
+    """A run whose milestone is later leaves the same rows; after the restart w_hat would be w, without a zero group."""
+    with_it, without = (
+        train(TrainSettings("RAMDA", weight=1e-3, model="mlp", epochs=3, milestones=milestones)).history
+        for milestones in ((2,), (3,))
+    )
+    for row, other in zip(with_it[:2], without[:2], strict=True):
+        assert {**row, "seconds": 0} == {**other, "seconds": 0}
+    assert with_it[1]["sparsity_hat"] > 0.1 and with_it[2] != without[2]
 
 
 @pytest.mark.parametrize("optimizer", ["RAMDA", "RMDA", "ProxAdamW"])

@@ -1,62 +1,98 @@
-"""``figures.json``: beside the figures of a folder, what made each of them."""
+"""The JSON beside a figure: what made it, and the numbers behind it."""
 
 from __future__ import annotations
 
-import json
 import platform
 import shlex
-from collections.abc import Sequence
-from importlib.metadata import version
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ramda_theory.files import write_json
 
 PACKAGES = ("numpy", "scipy", "torch", "matplotlib", "ramda_theory")
+"""Packages whose versions are recorded."""
+
+DIGITS = 8
+"""Significant digits of the numbers in an array."""
 
 
 def record_figure(
-    out: str | Path, stem: str, *, command: str, seeds: Sequence[int] | str, data: str | dict[str, Any]
-) -> None:
-    """Enter a figure in the ``figures.json`` of its folder, in the place of an older entry of that stem.
+    out: str | Path, name: str, *, command: str | None, seeds: Sequence[int] | str, data: list[Any] | dict[str, Any]
+) -> Path:
+    """Write ``name.json``, which belongs to the figure ``name.png`` of the same folder, atomically.
 
     Parameters
     ----------
     out : path
         Folder of the figure.
-    stem : str
+    name : str
         Name of the figure's files without their suffixes.
-    command : str
-        What to type in the root of the repository, with ``--out`` and a folder of the reader's choice; see `typed`.
+    command : str or None
+        What to type in the root of the repository, with ``--out`` and a folder of the reader's choice, see
+        `command_line`; None if the figure was made by a call from Python.
     seeds : sequence of int or str
         Of the random numbers behind the figure, or where they are written.
-    data : str or dict
-        The numbers behind the figure, or the name of the JSON beside it that holds them.
+    data : list or dict
+        The numbers behind the figure, as plain data.  Arrays of numbers are kept to `DIGITS` significant digits.
+
+    Returns
+    -------
+    Path
+        The file.  Its keys are "command", "seeds", "versions" and "data".
 
     Raises
     ------
     ValueError
-        If ``figures.json`` is there and is not what this function writes.
+        If ``data`` holds NaN or Inf.
     """
-    path = Path(out) / "figures.json"
-    entries: dict[str, Any] = {}
-    if path.exists():
+    return write_json(
+        Path(out) / f"{name}.json",
+        {
+            "command": command,
+            "seeds": seeds if isinstance(seeds, str) else list(seeds),
+            "versions": {"python": platform.python_version()} | dict(installed(PACKAGES)),
+            "data": rounded(data),
+        },
+    )
+
+
+def installed(packages: Iterable[str]) -> Iterable[tuple[str, str]]:
+    """Name and version of the packages that are there."""
+    for name in packages:
         try:
-            entries = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"{path} is not a list of figures by name: {error}") from error
-    versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
-    entries[stem] = {
-        "command": command,
-        "seeds": seeds if isinstance(seeds, str) else list(seeds),
-        "versions": versions,
-        "data": data,
-    }
-    write_json(path, dict(sorted(entries.items())))
+            yield name, version(name)
+        except PackageNotFoundError:
+            continue
 
 
-def typed(program: str, arguments: Sequence[str], *, without: Sequence[str] = ()) -> str:
-    """A command line as one types it, without ``--out FOLDER`` and the flags that do not change the result."""
+def rounded(data: Any) -> Any:
+    """Plain data whose arrays of numbers have `DIGITS` significant digits; numbers that stand alone stay exact."""
+    if isinstance(data, dict):
+        return {key: rounded(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [float(f"{value:.{DIGITS}g}") if isinstance(value, float) else rounded(value) for value in data]
+    return data
+
+
+def command_line(program: str, arguments: Sequence[str], *, without: Sequence[str] = ()) -> str:
+    """A command as one would type it again.
+
+    Parameters
+    ----------
+    program : str
+        What stands before the arguments.
+    arguments : sequence of str
+        As in `sys.argv`; ``--out FOLDER`` is left out.
+    without : sequence of str
+        Flags to leave out because they do not change the result.
+
+    Returns
+    -------
+    str
+        Quoted for a POSIX shell.
+    """
     kept: list[str] = []
     rest = iter(arguments)
     for word in rest:

@@ -43,7 +43,18 @@ def style():
 
 
 def save_figure(figure, path: str | Path) -> Path:
-    """Write a figure atomically, in the format of its suffix (PNG, PDF); the file holds no date."""
+    """Write a figure atomically, in the format of its suffix (PNG, PDF, SVG); the file holds no date.
+
+    Parameters
+    ----------
+    figure : matplotlib figure
+    path : path
+
+    Returns
+    -------
+    Path
+        The file.
+    """
     path = Path(path)
     kind = path.suffix.lstrip(".") or "png"
     metadata = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(kind, {})
@@ -51,9 +62,21 @@ def save_figure(figure, path: str | Path) -> Path:
         return write_atomically(path, lambda file: figure.savefig(file, format=kind, metadata=metadata))
 
 
-def save_both(figure, path: str | Path) -> list[Path]:
-    """Write a figure as ``path`` + ".png" and ``path`` + ".pdf"."""
-    return [save_figure(figure, f"{path}.{suffix}") for suffix in ("png", "pdf")]
+def save_png(figure, path: str | Path) -> Path:
+    """Write a figure as ``path`` + ".png", atomically.
+
+    Parameters
+    ----------
+    figure : matplotlib figure
+    path : path
+        Without its suffix.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
+    return save_figure(figure, f"{path}.png")
 
 
 def line_style(index: int) -> dict[str, Any]:

@@ -12,8 +12,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from ramda_theory.drawing.provenance import record_figure
 from ramda_theory.experiments.train import UNREGULARIZED, TrainResult, TrainSettings, train, tuple_or
-from ramda_theory.files import write_json
 from ramda_theory.regularizers.grouped import integers
 from ramda_theory.tables import aligned
 
@@ -33,6 +33,7 @@ def compare(
     out: str | Path = "compare",
     jobs: int | None = None,
     progress: bool = False,
+    command: str | None = None,
 ) -> list[dict[str, Any]]:
     """Tune the weight of every regularized optimizer on the first seed, then run all optimizers on all seeds.
 
@@ -47,12 +48,14 @@ def compare(
     weights : sequence of float
         The grid.
     out : path
-        Folder for ``compare.json``, ``compare.png``, ``compare.pdf`` and, in ``runs``, a folder for each run; finished
-        runs found there are not repeated, unfinished ones go on.
+        Folder for ``compare.json``, ``compare.png`` and, in ``runs``, a folder for each run; finished runs found there
+        are not repeated, unfinished ones go on.
     jobs : int, optional
         Runs at a time, one thread each; by default as many as there are processors.
     progress : bool
         Show a bar.
+    command : str, optional
+        What ``compare.json`` names as the command that made it.
 
     Returns
     -------
@@ -74,10 +77,11 @@ def compare(
         summary([result for result in results if result.settings.optimizer == name])
         for name in (*REGULARIZED, *UNREGULARIZED)
     ]
-    write_json(Path(out) / "compare.json", {"tuning": [ended(result) for result in first], "rows": rows})
-    from ramda_theory.experiments.train_figure import plot_comparison
+    from ramda_theory.experiments.compare_figure import plot_comparison
 
-    plot_comparison(first, rows, Path(out) / "compare")
+    tuning = [ended(result) for result in first]
+    record_figure(out, "compare", command=command, seeds=seeds, data={"tuning": tuning, "rows": rows})
+    plot_comparison(tuning, rows, Path(out) / "compare")
     return rows
 
 
@@ -92,15 +96,15 @@ def summary(results: Sequence[TrainResult]) -> dict[str, Any]:
     """Mean and standard deviation over the seeds."""
     settings = results[0].settings
 
-    def spread(values: Iterable[float]) -> dict[str, float]:
+    def mean_and_deviation(values: Iterable[float]) -> dict[str, float]:
         numbers = list(values)
         return {"mean": mean(numbers), "std": stdev(numbers) if len(numbers) > 1 else 0.0}
 
     row: dict[str, Any] = {"optimizer": settings.optimizer, "weight": settings.weight}
     for name in ("test", "validation", "sparsity"):
         if name in results[0].final:
-            row[name] = spread(result.final[name] for result in results)
-    row["milliseconds"] = spread(result.final["milliseconds"] for result in results)
+            row[name] = mean_and_deviation(result.final[name] for result in results)
+    row["milliseconds"] = mean_and_deviation(result.final["milliseconds"] for result in results)
     return row | {"runs": [ended(result) for result in results]}
 
 
@@ -146,8 +150,8 @@ def run_or_load(settings: TrainSettings, out: Path) -> TrainResult:
     """The run of these settings in ``out``: as found there if finished, else from its checkpoint or the start."""
     folder = out / "runs" / settings.name
     if (folder / "train.json").exists():
-        data = json.loads((folder / "train.json").read_text())
-        if {key: tuple_or(value) for key, value in data["settings"].items()} == asdict(settings):
+        data = json.loads((folder / "train.json").read_text()).get("data", {})
+        if {key: tuple_or(value) for key, value in data.get("settings", {}).items()} == asdict(settings):
             return TrainResult(settings, data["history"], data["final"])
     try:
         return train(settings, out=folder, resume=(folder / "checkpoint.pt").exists())

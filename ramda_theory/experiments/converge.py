@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ramda_theory.diagnostics import Rate, Record, Table, fit_rate
+from ramda_theory.drawing.provenance import record_figure
 from ramda_theory.experiments.settings import DETERMINISTIC, Setting, checkpoint_path, problem_named, select
-from ramda_theory.files import write_json
 from ramda_theory.methods import FullGradient, SampledGradient
 from ramda_theory.problems import Problem, Reference
 from ramda_theory.problems.checks import integer
@@ -73,6 +73,7 @@ def converge(
     seed: int = 0,
     out: str | Path | None = None,
     progress: bool = False,
+    command: str | None = None,
 ) -> list[ConvergeRun]:
     """Run methods and measure objective gap, stationarity and the terms of (28) along the way.
 
@@ -92,10 +93,11 @@ def converge(
     seed : int
         Of the batches.
     out : path, optional
-        Folder for ``converge.json``, ``converge.png``, ``converge.pdf`` and the runs, which go on from there if
-        interrupted.
+        Folder for ``converge.json``, ``converge.png`` and the runs, which go on from there if interrupted.
     progress : bool
         Show a bar for each run.
+    command : str, optional
+        What ``converge.json`` names as the command that made it.
 
     Returns
     -------
@@ -133,7 +135,8 @@ def converge(
             raise ArithmeticError(f"{setting.method}, {setting.label}: {error}") from error
         finished.append(ConvergeRun(setting, record, reference))
         if out is not None:
-            write_json(Path(out) / "converge.json", [entry.to_dict() for entry in finished])
+            data = [entry.to_dict() for entry in finished]
+            record_figure(out, "converge", command=command, seeds=[seed], data=data)
     if out is not None:
         from ramda_theory.experiments.converge_figure import plot_convergence
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ramda_theory.drawing.style import line_style, new_figure, save_both, style
+from ramda_theory.drawing.style import line_style, new_figure, save_png, style
 
 if TYPE_CHECKING:
     from ramda_theory.experiments.converge import ConvergeRun
 
 
-def plot_convergence(runs: Sequence[ConvergeRun], path: str | Path) -> list[Path]:
+def plot_convergence(runs: Sequence[ConvergeRun], path: str | Path) -> Path:
     """Objective gap and dist(0, dF) of every run; below, for each dual averaging run, the three terms of (28)."""
     dual = [entry for entry in runs if "model_error" in entry.metrics][:4]
     with style():
@@ -38,7 +38,7 @@ def plot_convergence(runs: Sequence[ConvergeRun], path: str | Path) -> list[Path
                 draw_error_terms(axes, entry)
             term_axes[0].set_ylabel("terms of (28)")
             parts[1].legend(*term_axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
-    return save_both(figure, path)
+    return save_png(figure, path)
 
 
 def draw_error_terms(axes, entry: ConvergeRun) -> None:

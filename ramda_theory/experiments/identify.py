@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ramda_theory.diagnostics import Identification, Record, StructureTrace, identification
+from ramda_theory.drawing.provenance import record_figure
 from ramda_theory.experiments.settings import Setting, checkpoint_path, problem_named, select
-from ramda_theory.files import write_json
 from ramda_theory.methods import FullGradient, SampledGradient
 from ramda_theory.problems import Problem, Reference
 from ramda_theory.regularizers.grouped import integers
@@ -95,6 +95,7 @@ def identify(
     quick: bool = False,
     out: str | Path | None = None,
     progress: bool = False,
+    command: str | None = None,
     on_run: Callable[[IdentifyRun], None] | None = None,
 ) -> list[IdentifyRun]:
     """Run methods on a problem and find the iteration at which each has its optimum's structure for good.
@@ -112,10 +113,12 @@ def identify(
     quick : bool
         A third of the epochs, the first seed.
     out : path, optional
-        Folder for ``identify.json``, ``identify.png``, ``identify.pdf`` and the runs.  Runs found there are not
-        repeated, and an unfinished one goes on from its checkpoint.
+        Folder for ``identify.json``, ``identify.png`` and the runs.  Runs found there are not repeated, and an
+        unfinished one goes on from its checkpoint.
     progress : bool
         Show a bar for each run.
+    command : str, optional
+        What ``identify.json`` names as the command that made it.
     on_run : callable, optional
         Called with each finished run.
 
@@ -145,7 +148,8 @@ def identify(
             if on_run is not None:
                 on_run(finished[-1])
             if out is not None:
-                write_json(Path(out) / "identify.json", [entry.to_dict() for entry in finished])
+                data = [entry.to_dict() for entry in finished]
+                record_figure(out, "identify", command=command, seeds=seeds, data=data)
     if out is not None:
         from ramda_theory.experiments.identify_figure import plot_identification
 

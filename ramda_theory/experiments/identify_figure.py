@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ramda_theory.drawing.style import line_style, new_figure, save_both, style
+from ramda_theory.drawing.style import line_style, new_figure, save_png, style
 from ramda_theory.structure import Pattern, Structure
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def worst_in_bins(values: np.ndarray, bins: int = 250) -> tuple[np.ndarray, np.n
     return np.minimum(starts + width, len(values)), np.maximum.reduceat(values, starts)
 
 
-def plot_identification(problem: Problem, runs: Sequence[IdentifyRun], path: str | Path, most: int = 6) -> list[Path]:
+def plot_identification(problem: Problem, runs: Sequence[IdentifyRun], path: str | Path, most: int = 6) -> Path:
     """Structure error and objective gap over iterations for one seed, and the structures at the end of the run.
 
     Of the runs of the first seed, ``most`` are drawn: the best setting of each method by T0, then the others in order.
@@ -65,7 +65,7 @@ def plot_identification(problem: Problem, runs: Sequence[IdentifyRun], path: str
         ]
         panels += [(short_name(shown, entry), entry.record.structures_hat[-1]) for entry in shown]
         draw_structures(bottom, panels, reference.structure, image=problem.name == "digits")
-    return save_both(figure, path)
+    return save_png(figure, path)
 
 
 def choose_shown(runs: Sequence[IdentifyRun], most: int) -> list[IdentifyRun]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ramda_theory.arrays import real
-from ramda_theory.files import write_atomically, write_json
+from ramda_theory.drawing.provenance import record_figure
+from ramda_theory.files import write_atomically
 from ramda_theory.regularizers import GroupLasso
 from ramda_theory.regularizers.grouped import integers
 from ramda_theory.tables import aligned
@@ -122,7 +123,7 @@ class TrainResult:
     layers: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, as in ``train.json``."""
+        """Plain data, as under "data" in ``train.json``."""
         return {"settings": asdict(self.settings), "history": self.history, "final": self.final}
 
 
@@ -159,6 +160,7 @@ def train(
     resume: bool = False,
     progress: bool = False,
     checkpoint_every: int = 10,
+    command: str | None = None,
 ) -> TrainResult:
     """Train, and record loss, accuracy and structure after every epoch.
 
@@ -166,13 +168,15 @@ def train(
     ----------
     settings : TrainSettings
     out : path, optional
-        Folder for ``checkpoint.pt``, ``train.json``, ``train.png`` and ``train.pdf``.
+        Folder for ``checkpoint.pt``, ``train.json`` and ``train.png``.
     resume : bool
         Go on from the checkpoint in ``out``: to the same weights, bit for bit, as without the interruption.
     progress : bool
         Show a bar with loss, accuracy and sparsity.
     checkpoint_every : int
         Epochs between checkpoints; there is one at the end and, if possible, when the run is interrupted.
+    command : str, optional
+        What ``train.json`` names as the command that made it.
 
     Returns
     -------
@@ -215,7 +219,7 @@ def train(
     if out is not None:
         from ramda_theory.experiments.train_figure import plot_training
 
-        write_json(Path(out) / "train.json", result.to_dict())
+        record_figure(out, "train", command=command, seeds=[settings.seed], data=result.to_dict())
         plot_training(result, Path(out) / "train")
     return result
 
@@ -257,7 +261,8 @@ class Session:
             loss = cross_entropy(self.model(split.images[rows]), split.digits[rows])
             loss.backward()
             self.optimizer.step()
-            self.schedule.step()
+            if step < self.steps_per_epoch - 1:
+                self.schedule.step()
             loss_sum += float(loss.detach())
         self.seconds += time.perf_counter() - clock
         row: dict[str, Any] = {"epoch": number, "loss": loss_sum / self.steps_per_epoch}
@@ -269,6 +274,7 @@ class Session:
         row |= self.record_structure()
         row["seconds"] = self.seconds
         self.history.append(row)
+        self.schedule.step()  # after the record: a restart sets w_hat to w
         self.whole = True
 
     def record_structure(self) -> dict[str, Any]:

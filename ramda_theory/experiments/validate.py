@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ramda_theory.files import write_json
+from ramda_theory.drawing.provenance import record_figure
 from ramda_theory.regularizers import (
     L1,
     MCP,
@@ -37,7 +37,8 @@ REGULARIZERS: tuple[Regularizer, ...] = (
     GroupMCP(1.0, 3.0),
     NuclearNorm(1.0),
 )
-SPREADS = (4.0, 1e4, 1e8)
+CONDITIONS = (4.0, 1e4, 1e8)
+"""About max P / min P of the generated metrics."""
 SIZES = ((8, 6), (64, 64))
 TOLERANCES = (1e-4, 1e-9)
 """Residual tolerances, relative to the magnitude of the data."""
@@ -60,7 +61,7 @@ class Case:
     Attributes
     ----------
     name : str
-        Regularizer, size and spread of the metric.
+        Regularizer, size and condition number of the metric.
     solver : str
     tolerance, residual : float
         Of (7), divided by the magnitude of the data.
@@ -86,10 +87,10 @@ class Case:
     claim_holds: bool
 
 
-def generated(regularizer: Regularizer, shape: tuple[int, int], spread: float, seed: int) -> Subproblem:
-    """A subproblem whose metric spans ``spread`` and about half of whose pieces are zero at the solution."""
-    rng = np.random.default_rng((seed, *shape, int(np.log10(spread) * 10)))
-    metric = np.exp(np.log(spread) * (rng.random(shape) - 0.5))
+def generated(regularizer: Regularizer, shape: tuple[int, int], condition: float, seed: int) -> Subproblem:
+    """A subproblem in a metric of about that condition number; about half of its solution's pieces are zero."""
+    rng = np.random.default_rng((seed, *shape, int(np.log10(condition) * 10)))
+    metric = np.exp(np.log(condition) * (rng.random(shape) - 0.5))
     if isinstance(regularizer, GroupMCP):
         metric = metric / metric.min()  # exact solutions need metric > weight_sum/gamma
     b = rng.standard_normal(shape)
@@ -129,7 +130,12 @@ def applicable(name: str, problem: Subproblem) -> bool:
 
 
 def validate(
-    *, quick: bool = False, seed: int = 0, out: str | Path | None = None, progress: bool = False
+    *,
+    quick: bool = False,
+    seed: int = 0,
+    out: str | Path | None = None,
+    progress: bool = False,
+    command: str | None = None,
 ) -> list[Case]:
     """Run every applicable solver on generated subproblems and hold its answer against the reference.
 
@@ -140,25 +146,28 @@ def validate(
     seed : int
         Of the generated subproblems.
     out : path, optional
-        Folder for ``validate.json``, ``validate.png`` and ``validate.pdf``.
+        Folder for ``validate.json`` and ``validate.png``.
     progress : bool
         Show a bar.
+    command : str, optional
+        What ``validate.json`` names as the command that made it.
 
     Returns
     -------
     list of Case
     """
     sizes = SIZES[:1] if quick else SIZES
-    plan = [(psi, size, spread) for psi in REGULARIZERS for size in sizes for spread in SPREADS]
+    plan = [(psi, size, condition) for psi in REGULARIZERS for size in sizes for condition in CONDITIONS]
     if progress:
         from tqdm import tqdm
 
         plan = tqdm(plan, unit="problem", leave=False)
     cases: list[Case] = []
-    for psi, size, spread in plan:
-        cases += cases_of(psi, size, spread, seed)
+    for psi, size, condition in plan:
+        cases += cases_of(psi, size, condition, seed)
         if out is not None:
-            write_json(Path(out) / "validate.json", [asdict(case) for case in cases])
+            data = [asdict(case) for case in cases]
+            record_figure(out, "validate", command=command, seeds=[seed], data=data)
     if out is not None:
         from ramda_theory.experiments.validate_figure import plot_validation
 
@@ -166,11 +175,11 @@ def validate(
     return cases
 
 
-def cases_of(psi: Regularizer, shape: tuple[int, int], spread: float, seed: int) -> Iterator[Case]:
+def cases_of(psi: Regularizer, shape: tuple[int, int], condition: float, seed: int) -> Iterator[Case]:
     """All solvers and tolerances on one generated subproblem."""
-    problem = generated(psi, shape, spread, seed)
+    problem = generated(psi, shape, condition, seed)
     reference, reference_error = reference_solution(problem)
-    name = f"{type(psi).__name__} {shape[0]}x{shape[1]}, spread {spread:.0e}"
+    name = f"{type(psi).__name__} {shape[0]}x{shape[1]}, condition {condition:.0e}"
     for solver_name, solver in SOLVERS.items():
         if not applicable(solver_name, problem):
             continue

@@ -4,51 +4,81 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from ramda_theory.drawing.style import COLOURS, new_figure, save_both, style
+from ramda_theory.drawing.style import COLOURS, new_figure, save_png, style
 
 if TYPE_CHECKING:
     from ramda_theory.experiments.validate import Case
 
+MARKS = "osD^v"
+COLUMNS = 4
 
-def plot_validation(cases: Sequence[Case], path: str | Path) -> list[Path]:
-    """Error against iterations of every solver, one panel for each spread of the metric; open marks are not solved."""
-    spreads = list(dict.fromkeys(case.name.rpartition(" ")[2] for case in cases))
+
+def plot_validation(cases: Sequence[Case], path: str | Path) -> Path:
+    """Error against iterations, one panel for each solver.
+
+    Colours and lines are tolerances of (7), marks are condition numbers of the metric; open marks are not called
+    solved.  With nonconvex psi a solved point may be another stationary point, far from the reference.
+    """
+    from matplotlib.lines import Line2D
+
     solvers = list(dict.fromkeys(case.solver for case in cases))
-    marks = "osD^v*P"
+    conditions = list(dict.fromkeys(condition(case) for case in cases))
+    colours = dict(
+        zip(sorted({case.tolerance for case in cases}, reverse=True), (COLOURS[1], COLOURS[0]), strict=False)
+    )
+    rows = -(-(len(solvers) + 1) // COLUMNS)  # one place is the legend's
     with style():
-        figure = new_figure(7.2, 3.2)
-        panels = np.atleast_1d(figure.subplots(1, len(spreads), sharey=True))
-        for axes, spread in zip(panels, spreads, strict=True):
-            for index, solver in enumerate(solvers):
-                own = [case for case in cases if case.solver == solver and case.name.endswith(f" {spread}")]
-                colour = COLOURS[index % len(COLOURS)]
-                for solved in (True, False):
-                    group = [case for case in own if (case.status == "solved") == solved]
-                    axes.scatter(
-                        [max(case.iterations, 0.7) for case in group],
-                        [max(case.error, 1e-17) for case in group],
-                        s=16,
-                        marker=marks[index % len(marks)],
-                        edgecolors=colour,
-                        facecolors=colour if solved else "none",
-                        linewidths=0.9,
-                        label=solver if solved else None,
-                        clip_on=False,
-                    )
-            axes.set(
-                xscale="log",
-                yscale="log",
-                xlabel="iterations (0 is drawn at 0.7)",
-                title=f"max P / min P: about {float(spread):g}",
-            )
-        panels[0].set_ylabel("relative error to the reference")
-        handles = {
-            solver: handle for axes in panels for handle, solver in zip(*axes.get_legend_handles_labels(), strict=True)
-        }
-        told = "filled: called solved; open: not"
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=4, title=told)
-    return save_both(figure, path)
+        figure = new_figure(7.2, 0.4 + 2.1 * rows)
+        panels = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
+        for axes, solver in zip(panels.flat, solvers, strict=False):
+            own = [case for case in cases if case.solver == solver]
+            for tolerance, colour in colours.items():
+                axes.axhline(tolerance, color=colour, linewidth=1.0, linestyle="--", zorder=1)
+                for mark, value in zip(MARKS, conditions, strict=False):
+                    group = [case for case in own if case.tolerance == tolerance and condition(case) == value]
+                    draw(axes, group, mark, colour)
+            axes.set(xscale="log", yscale="log", title=solver)
+            axes.tick_params(labelbottom=True)
+        for axes in panels[:, 0]:
+            axes.set_ylabel("relative error\nto the reference")
+        for axes in list(panels.flat)[len(solvers) :]:
+            axes.set_axis_off()
+        for column in range(COLUMNS):
+            lowest = max(row for row in range(rows) if panels[row, column].axison)
+            panels[lowest, column].set_xlabel("iterations (0 drawn at 0.7)", fontsize=7.5)
+        grey: dict[str, Any] = {"color": "#777777", "linestyle": "none", "markersize": 4}
+        handles = [
+            *(
+                Line2D([], [], color=c, linestyle="--", label=f"tolerance of the residual: {t:.0e}")
+                for t, c in colours.items()
+            ),
+            *(
+                Line2D([], [], marker=mark, label=f"max P / min P: about {value:g}", **grey)
+                for mark, value in zip(MARKS, conditions, strict=False)
+            ),
+            Line2D([], [], marker="o", label="called solved", **grey),
+            Line2D([], [], marker="o", markerfacecolor="none", label="not called solved", **grey),
+        ]
+        panels.flat[-1].legend(handles=handles, loc="center left", bbox_to_anchor=(-0.1, 0.5), fontsize=7)
+    return save_png(figure, path)
+
+
+def condition(case: Case) -> float:
+    """The condition number of the metric, from the name of the case."""
+    return float(case.name.rpartition(" ")[2])
+
+
+def draw(axes: Any, cases: Sequence[Case], mark: str, colour: str) -> None:
+    """Points of one tolerance and condition number; open where the answer is not called solved."""
+    axes.scatter(
+        [max(case.iterations, 0.7) for case in cases],
+        [max(case.error, 1e-17) for case in cases],
+        s=11,
+        marker=mark,
+        edgecolors=colour,
+        facecolors=[colour if case.status == "solved" else "none" for case in cases],
+        linewidths=0.7,
+        zorder=2,
+    )

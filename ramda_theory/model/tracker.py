@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from ramda_theory.diagnostics.identification import Identification
-from ramda_theory.drawing import line_style, new_figure, save_figure, style
 from ramda_theory.files import write_atomically
 from ramda_theory.model.layers import LEVELS, LayerStructure, points
 from ramda_theory.model.snapshot import Snapshot, flips, take
@@ -254,6 +253,8 @@ class StructureTracker:
         if not len(self):
             raise ValueError("there is no record yet: call `record` first")
         if isinstance(target, (str, os.PathLike)):
+            from ramda_theory.drawing import new_figure, save_figure, style
+
             with style():
                 figure = new_figure(6.0, 4.4)
                 self._draw(*figure.subplots(2, 1, sharex=True))
@@ -262,8 +263,10 @@ class StructureTracker:
         return None
 
     def _draw(self, sparsity: Any, flipped: Any) -> None:
-        told = {level: self.curve(level) for level in ("group_sparsity", "low_rank_level")}
-        levels = [level for level, curve in told.items() if np.isfinite(curve).any()] or ["entry_sparsity"]
+        from ramda_theory.drawing import line_style
+
+        curves = {level: self.curve(level) for level in ("group_sparsity", "low_rank_level")}
+        levels = [level for level, curve in curves.items() if np.isfinite(curve).any()] or ["entry_sparsity"]
         labels = {"w": "$w$", "w_hat": r"$\hat{w}$"}
         for i, point in enumerate(self.points):
             for j, level in enumerate(levels):

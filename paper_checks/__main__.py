@@ -16,6 +16,7 @@ import numpy as np
 from paper_checks import all_checks
 from paper_checks.check import Check
 from ramda_theory.drawing import record_figure
+from ramda_theory.extras import MissingExtra, require
 from ramda_theory.files import write_atomically, write_json
 from ramda_theory.tables import aligned
 
@@ -109,6 +110,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--list", action="store_true", help="print the checks and stop")
     parser.add_argument("--readme", action="store_true", help="rewrite paper_checks/README.md from this run")
     arguments = parser.parse_args(argv)
+    try:
+        require("cpu")
+        require("experiments")
+    except MissingExtra as error:
+        parser.exit(2, f"{error}\n")
     checks = all_checks()
     for name in arguments.names:
         if not any(item.id.startswith(name) for item in checks):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from ramda_theory.drawing import command_line
+from ramda_theory.extras import MissingExtra, require
 from ramda_theory.files import check_writable
 
 
@@ -215,12 +216,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     jobs = {"identify": run_identify, "converge": run_converge, "validate": run_validate, "train": run_train}
     try:
+        require("experiments")
         for path in (arguments.out, *arguments.out.parents):
             if path.exists() and not path.is_dir():
                 raise ValueError(f"--out must be a folder, {path} is a file")
         check_writable(arguments.out)
         return jobs[arguments.command](arguments, command_line("ramda-theory", argv, without=["--resume"]))
-    except (ValueError, TypeError, OSError, ArithmeticError) as error:
+    except (MissingExtra, ValueError, TypeError, OSError, ArithmeticError) as error:
         print(f"ramda-theory {arguments.command}: {error}", file=sys.stderr)
         return 2
     except RuntimeError as error:

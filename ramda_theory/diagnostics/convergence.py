@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ramda_theory.extras import needs
 from ramda_theory.methods.dual_averaging import DualAveraging, DualAveragingState
 from ramda_theory.methods.proximal import FISTAState
 
@@ -113,7 +114,8 @@ def fit_rate(steps: np.ndarray, values: np.ndarray, window: tuple[float, float] 
     correlation = float(residuals[1:] @ residuals[:-1]) / total if total > 0 else 0.0
     correlation = min(max(correlation, 0.0), 1.0 - 1.0 / count)
     inflation = np.sqrt((1.0 + correlation) / (1.0 - correlation))
-    from scipy.stats import t as student
+    with needs("experiments"):
+        from scipy.stats import t as student
 
     error = np.sqrt(total / (count - 2) / spread) * inflation
     return Rate(exponent, float(student.ppf(0.975, count - 2) * error), (float(window[0]), float(window[1])), count)

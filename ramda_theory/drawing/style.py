@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ramda_theory.extras import needs
 from ramda_theory.files import write_atomically
 
 # Okabe & Ito's palette, in an order whose lightness alternates.
@@ -28,8 +29,9 @@ STYLE: dict[Any, Any] = {
 
 def new_figure(width: float, height: float):
     """A matplotlib figure in the house style, drawn without a screen."""
-    import matplotlib
-    from matplotlib.figure import Figure
+    with needs("experiments"):
+        import matplotlib
+        from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
         return Figure(figsize=(width, height), layout="constrained")
@@ -37,7 +39,8 @@ def new_figure(width: float, height: float):
 
 def style():
     """A context in which axes are made and drawn in the house style."""
-    import matplotlib
+    with needs("experiments"):
+        import matplotlib
 
     return matplotlib.rc_context(STYLE)
 

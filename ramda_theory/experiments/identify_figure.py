@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ramda_theory.drawing.style import line_style, new_figure, save_png, style
+from ramda_theory.extras import needs
 from ramda_theory.structure import Pattern, Structure
 
 if TYPE_CHECKING:
@@ -115,8 +116,9 @@ def draw_structures(
     title : str
         What is shown, continuing "pixels" or "pieces".
     """
-    from matplotlib.colors import ListedColormap
-    from matplotlib.patches import Patch
+    with needs("experiments"):
+        from matplotlib.colors import ListedColormap
+        from matplotlib.patches import Patch
 
     # 0 rightly zero, 1 rightly nonzero, 2 wrongly nonzero, 3 wrongly zero (or of the wrong sign)
     colours = ["#ffffff", "#4d4d4d", "#E69F00", "#56B4E9"]

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from ramda_theory.extras import needs
 from ramda_theory.problems.base import Problem
 from ramda_theory.problems.checks import matrix
 from ramda_theory.problems.regression import spectral_square
@@ -177,7 +178,8 @@ def digits(weight: float | None = None) -> MultinomialLogistic:
     weight : float, optional
         lambda of ``GroupLasso(weight, dims=(1,))``, default 5e-3: 28 of the 64 pixels are used at the optimum.
     """
-    from sklearn.datasets import load_digits
+    with needs("experiments"):
+        from sklearn.datasets import load_digits
 
     data = load_digits()
     regularizer = GroupLasso(5e-3 if weight is None else weight, dims=(1,))
@@ -192,7 +194,8 @@ def breast_cancer(weight: float | None = None) -> BinaryLogistic:
     weight : float, optional
         lambda of ``L1(weight)``, default 5e-3: 12 of the 30 features are used at the optimum.
     """
-    from sklearn.datasets import load_breast_cancer
+    with needs("experiments"):
+        from sklearn.datasets import load_breast_cancer
 
     data = load_breast_cancer()
     features = (data.data - data.data.mean(axis=0)) / data.data.std(axis=0)

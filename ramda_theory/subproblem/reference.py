@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ramda_theory.arrays import Array, to_host
+from ramda_theory.extras import needs
 from ramda_theory.regularizers import L1, ElasticNet, GroupLasso, NuclearNorm, Regularizer, SparseGroupLasso
 from ramda_theory.subproblem.problem import Candidate, Subproblem
 
@@ -26,7 +27,8 @@ class Cvxpy:
     accuracy: float = 1e-8
 
     def __call__(self, problem: Subproblem, start: Array, tolerance: float, max_iter: int) -> Candidate:
-        import cvxpy as cp
+        with needs("experiments"):
+            import cvxpy as cp
 
         anchor, grad_sum, metric = (
             to_host(a).astype(float) for a in (problem.anchor, problem.grad_sum, problem.metric)

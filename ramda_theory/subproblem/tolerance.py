@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from ramda_theory.arrays import real
+from ramda_theory.extras import needs
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class PolynomialTolerance:
     @property
     def sum_of_squares(self) -> float:
         """eps_bar of (8): initial^2 zeta(2 power)."""
-        from scipy.special import zeta
+        with needs("experiments"):
+            from scipy.special import zeta
 
         return self.initial**2 * float(zeta(2 * self.power))
 

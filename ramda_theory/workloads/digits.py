@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ramda_theory.extras import needs
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -24,7 +26,9 @@ class Split:
 def digit_splits() -> dict[str, Split]:
     """The fixed split of the 1797 digits: "train" 60 %, "validation" 20 %, "test" 20 %, each digit in proportion."""
     import torch
-    from sklearn.datasets import load_digits
+
+    with needs("experiments"):
+        from sklearn.datasets import load_digits
 
     data = load_digits()
     order = np.random.default_rng(0).permutation(len(data.target))

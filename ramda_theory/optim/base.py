@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ramda_theory.kernels.nonfinite import nonfinite_parameters, nonfinite_somewhere
 from ramda_theory.kernels.sharding import local
+from ramda_theory.optim.changes import ChangedOptions
 from ramda_theory.optim.lists import Work, on_device
-from ramda_theory.optim.options import check_fit, check_lrs, checked_group
+from ramda_theory.optim.options import checked_group
 from ramda_theory.optim.solving import Inexactness
 from ramda_theory.optim.state import Checkpointed
 
@@ -37,7 +38,7 @@ class StructuredOptimizer(Checkpointed):
         self.record_inexactness = False
         self.inexactness = {}
         self._new: list[Tensor] = []
-        self._fitting: dict[int, Any] = {}
+        self._check_options = ChangedOptions(self._checks)
         self._holds_structured_point = False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -133,6 +134,10 @@ class StructuredOptimizer(Checkpointed):
 
         Raises
         ------
+        TypeError, ValueError
+            For an option that was changed since the last step to what is not allowed; nothing has changed then.
+            Numbers in tensors on an accelerator, which would have to be waited for, are not looked at, nor is anything
+            but a number lr while ``torch.compile`` traces.
         RuntimeError
             For a sparse gradient, inside `structured_point`, and with ``on_nonfinite="raise"`` for a gradient that
             is not finite; nothing has changed then.
@@ -143,9 +148,7 @@ class StructuredOptimizer(Checkpointed):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        check_lrs(self.param_groups)
-        if not torch.compiler.is_compiling():
-            self._check_regularizers()
+        self._check_options(self.param_groups)
         keep = self._nonfinite()
         if not torch.compiler.is_compiling():
             self._new.clear()
@@ -159,14 +162,6 @@ class StructuredOptimizer(Checkpointed):
                 work.append((group, lists))
         self._update_all(work, keep)
         return loss
-
-    def _check_regularizers(self) -> None:
-        """Refuse one that was put into a group since the last step and does not fit."""
-        for index, group in enumerate(self.param_groups):
-            psi = group["regularizer"]
-            if psi is not None and psi is not self._fitting.get(index):
-                check_fit(psi, group, self._checks)
-                self._fitting[index] = psi
 
     def _update_all(self, work: list[Work], keep: Tensor | None) -> None:
         """One step of all parameter groups."""

@@ -143,58 +143,61 @@ def checked_group(group: dict[str, Any], defaults: dict[str, Any], checks: dict[
             raise ValueError(f"unknown option {key!r} in a parameter group: did you mean {close[0]!r}?")
     merged = {**defaults, **group}
     checked = {key: check(merged[key]) for key, check in checks.items()}
-    if checked["capturable"] and checked["on_nonfinite"] == "raise":
-        raise ValueError(
-            "capturable=True cannot wait for the gradients as on_nonfinite='raise' does: use 'skip' or 'ignore'"
-        )
-    if checked["foreach"] and checked.get("fused"):
-        raise ValueError("foreach and fused cannot both be True: choose one, or None for what suits the parameters")
-    if checked["on_nonfinite"] != defaults["on_nonfinite"]:
-        raise ValueError(
-            f"on_nonfinite is decided for all parameters together: it must be {defaults['on_nonfinite']!r} "
-            f"in every group, got {checked['on_nonfinite']!r}"
-        )
+    check_together(checked, defaults["on_nonfinite"])
     group.update({key: checked[key] for key in group if key in checked})
-    psi = checked["regularizer"]
-    if psi is not None and "solver" in checks:
-        check_solver(psi, checked["solver"])
     if not isinstance(group["params"], (Tensor, set)):
         group["params"] = list(group["params"])
-    for parameter in parameters(group["params"]):
-        check_parameter(parameter, psi)
+    check_fit({**checked, "params": group["params"]}, checks)
     return group
 
 
 def check_loaded(group: dict[str, Any], own: list[Tensor], first: dict[str, Any], checks: dict[str, Callable]) -> None:
-    """Check the options of a loaded group, for the parameters ``own``; ``first`` is the first of the loaded groups.
-
-    The lr is left to its schedulers, whose rounding may take it below 0.
-    """
-    for key, check in checks.items():
-        if key in group and key != "lr":
+    """Check the options of a loaded group, for the parameters ``own``; ``first`` is the first of the loaded groups."""
+    for key, check in {**checks, "lr": scheduled_lr}.items():
+        if key in group:
             group[key] = check(group[key])
-    psi = group.get("regularizer")
-    if psi is not None and "solver" in checks:
-        check_solver(psi, group["solver"])
-    for parameter in own:
-        check_parameter(parameter, psi)
-    if group.get("on_nonfinite") != first.get("on_nonfinite"):
+    if group["on_nonfinite"] != first["on_nonfinite"]:
         raise ValueError(
             f"on_nonfinite must be the same in every group, got {first['on_nonfinite']!r} and {group['on_nonfinite']!r}"
         )
+    check_together(group, group["on_nonfinite"])
+    check_fit({**group, "params": own}, checks)
 
 
-def check_fit(psi: Any, group: dict[str, Any], checks: dict[str, Callable]) -> None:
-    """Refuse what is no regularizer, or does not fit the parameters of a group or its solver."""
-    checks["regularizer"](psi)
-    if "solver" in checks:
+def check_together(options: dict[str, Any], on_nonfinite: str) -> None:
+    """Refuse options of a group that exclude each other; ``on_nonfinite`` is that of all groups."""
+    if options["capturable"] and options["on_nonfinite"] == "raise":
+        raise ValueError(
+            "capturable=True cannot wait for the gradients as on_nonfinite='raise' does: use 'skip' or 'ignore'"
+        )
+    if options["foreach"] and options.get("fused"):
+        raise ValueError("foreach and fused cannot both be True: choose one, or None for what suits the parameters")
+    if options["on_nonfinite"] != on_nonfinite:
+        raise ValueError(
+            f"on_nonfinite is decided for all parameters together: it must be {on_nonfinite!r} "
+            f"in every group, got {options['on_nonfinite']!r}"
+        )
+
+
+def check_fit(group: dict[str, Any], checks: dict[str, Callable]) -> None:
+    """Refuse a regularizer that does not fit the parameters of its group or its solver."""
+    psi = group["regularizer"]
+    if psi is not None and "solver" in checks:
         check_solver(psi, group["solver"])
-    for parameter in group["params"]:
+    for parameter in parameters(group["params"]):
         check_parameter(parameter, psi)
 
 
+def scheduled_lr(value: Any) -> Any:
+    """A check for a lr that schedulers may have set, whose rounding may take it a little below 0; that counts as 0."""
+    if isinstance(value, (int, float)) and not value >= 0:
+        check_lrs([{"lr": value}])
+        return value
+    return number("lr")(value)
+
+
 def check_lrs(groups: Sequence[dict[str, Any]]) -> None:
-    """Refuse a negative or NaN lr set between steps; what rounding in a scheduler leaves below 0 counts as 0."""
+    """Refuse a negative or NaN number lr; what rounding in a scheduler leaves below 0 counts as 0."""
     for group in groups:
         lr = group["lr"]
         if not isinstance(lr, Tensor) and not lr >= -1e-12:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
 
+from ramda_theory.extras import needs
+
 if TYPE_CHECKING:
     import pandas
 
@@ -51,7 +53,7 @@ def to_pandas(rows: Iterable[Any]) -> pandas.DataFrame:
 
     Raises
     ------
-    ImportError
+    MissingExtra
         If pandas is not installed.
     TypeError
         If a row has no names for its values.
@@ -62,10 +64,8 @@ def to_pandas(rows: Iterable[Any]) -> pandas.DataFrame:
     ['method', 'test.mean']
     """
     records = [record(row) for row in rows]
-    try:
+    with needs("experiments"):
         import pandas
-    except ImportError as error:
-        raise ImportError("to_pandas needs pandas, which is not installed: pip install pandas") from error
     return pandas.DataFrame.from_records([dict(flattened(each)) for each in records])
 
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 PINNED = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
 OPTIONAL = sorted(name for packages in EXTRAS.values() for name in packages)
-BLOCKED = f"import sys\nsys.modules.update(dict.fromkeys({[*OPTIONAL, 'pandas']!r}))\n"  # None: not to be found
+BLOCKED = f"import sys\nsys.modules.update(dict.fromkeys({OPTIONAL!r}))\n"  # None: not to be found
 
 CORE = """
 import json
@@ -60,6 +60,7 @@ CALLS = {
     ),
     "zeta": ("from ramda_theory.subproblem import PolynomialTolerance as P", "P(1.0).sum_of_squares", "scipy"),
     "rate": ("from ramda_theory.diagnostics import fit_rate", "fit_rate([1, 2, 3, 4, 5], [9, 6, 3, 2, 1])", "scipy"),
+    "table": ("from ramda_theory.tables import to_pandas", "to_pandas([])", "pandas"),
     "figure": ("from ramda_theory.drawing import new_figure", "new_figure(3, 2)", "matplotlib"),
 }
 ATTEMPTS = """

@@ -49,5 +49,5 @@ def test_rows_without_names_are_refused():
 
 def test_without_pandas_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(ImportError, match="pip install pandas"):
+    with pytest.raises(ImportError, match="pandas is not installed: pip install"):
         to_pandas([{"a": 1}])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ramda_theory.drawing.style import COLOURS, new_figure, save_png, style
+from ramda_theory.extras import needs
 
 if TYPE_CHECKING:
     from ramda_theory.experiments.validate import Case
@@ -21,7 +22,8 @@ def plot_validation(cases: Sequence[Case], path: str | Path) -> Path:
     Colours and lines are tolerances of (7), marks are condition numbers of the metric; open marks are not called
     solved.  With nonconvex psi a solved point may be another stationary point, far from the reference.
     """
-    from matplotlib.lines import Line2D
+    with needs("experiments"):
+        from matplotlib.lines import Line2D
 
     solvers = list(dict.fromkeys(case.solver for case in cases))
     conditions = list(dict.fromkeys(condition(case) for case in cases))

@@ -17,7 +17,7 @@ from ramda_theory.diagnostics.identification import Identification
 from ramda_theory.files import write_atomically
 from ramda_theory.model.layers import LEVELS, LayerStructure, points
 from ramda_theory.model.snapshot import Snapshot, flips, take
-from ramda_theory.optim.options import positive_integer
+from ramda_theory.problems.checks import integer
 
 RANK = [field.name for field in fields(LayerStructure)].index("rank") - 1
 """Where `LayerStructure.counts` holds the rank."""
@@ -61,7 +61,7 @@ class StructureTracker:
     def __init__(self, optimizer: torch.optim.Optimizer, *, every: int = 1, unit: str = "step") -> None:
         if not isinstance(optimizer, torch.optim.Optimizer):
             raise TypeError(f"optimizer must be a torch optimizer, got {type(optimizer).__name__}")
-        self.every = positive_integer("every")(every)
+        self.every = integer("every", every, 1)
         if not isinstance(unit, str):
             raise TypeError(f"unit must be a word, got {unit!r}")
         self.unit = unit

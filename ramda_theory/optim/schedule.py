@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from ramda_theory.arrays import real
 from ramda_theory.optim.base import StructuredOptimizer
@@ -16,7 +17,7 @@ from ramda_theory.optim.dual_averaging import DualAveraging, nonnegative_integer
 from ramda_theory.regularizers.grouped import integers
 
 
-class StageSchedule:
+class StageSchedule(LRScheduler):
     r"""The stages of Appendix A.1 of arXiv:2403.14398, to be stepped after every ``optimizer.step()``.
 
     At a milestone every group's ``lr`` and ``eps`` are multiplied by ``gamma`` and the optimizer restarts at the
@@ -51,6 +52,9 @@ class StageSchedule:
     OneCycleLR) overrides it.
 
     A tensor lr or momentum is changed in place, so that a compiled step sees it without being compiled again.
+
+    A torch ``LRScheduler`` by what it offers (``step``, ``get_last_lr``, ``last_epoch``, ``state_dict``); unlike theirs
+    it takes no step when it is made, and enters no ``initial_lr`` into the groups.
     """
 
     def __init__(
@@ -79,7 +83,7 @@ class StageSchedule:
         self.steps_per_epoch = 1 if steps_per_epoch is None else nonnegative_integer("steps_per_epoch", steps_per_epoch)
         if not self.steps_per_epoch:
             raise ValueError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
-        self.count = 0
+        self.last_epoch = 0
         self._averaging: list[float] = []
         self._average()
 
@@ -88,18 +92,27 @@ class StageSchedule:
         """Stage of the next step, from 0."""
         return bisect_right(self.milestones, self.count // self.steps_per_epoch)
 
-    def step(self) -> None:
+    def step(self, epoch: int | None = None) -> None:
         """Count a step of the optimizer; begin a stage if that was the last one before a milestone.
+
+        Parameters
+        ----------
+        epoch : None
+            Torch's deprecated argument: a number is refused.
 
         Raises
         ------
         RuntimeError
             Inside `structured_point`; nothing has changed then.
+        ValueError
+            If ``epoch`` is given.
         """
+        if epoch is not None:
+            raise ValueError(f"epoch must be left out, stages follow one another: got {epoch!r}")
         if isinstance(self.optimizer, StructuredOptimizer):
             self.optimizer.refuse_structured_point("StageSchedule.step()")
         stage = self.stage
-        self.count += 1
+        self.last_epoch += 1
         if self.stage > stage:
             self._begin_stage()
         self._average()
@@ -126,28 +139,82 @@ class StageSchedule:
             if i > 1:
                 set_option(group, "momentum", 1.0 - min(self._averaging[index] * math.sqrt(i), 1.0))
 
+    @property
+    def count(self) -> int:
+        """Calls of `step` so far; torch's schedulers call it ``last_epoch``."""
+        return self.last_epoch
+
+    def get_last_lr(self) -> list[float | Tensor]:
+        """The present lr of every group.
+
+        Returns
+        -------
+        list of float or Tensor
+        """
+        return [group["lr"].clone() if isinstance(group["lr"], Tensor) else group["lr"] for group in self._groups]
+
+    def get_lr(self) -> list[float | Tensor]:
+        """The same; `step` changes the lr itself."""
+        return self.get_last_lr()
+
+    @property
+    def _groups(self) -> list[dict[str, Any]]:
+        return self.optimizer.param_groups
+
+    @property
+    def _own_settings(self) -> dict[str, Any]:
+        return {
+            "milestones": list(self.milestones),
+            "gamma": self.gamma,
+            "memory": self.memory,
+            "steps_per_epoch": self.steps_per_epoch,
+            "grow_averaging": self.grow_averaging,
+        }
+
     def state_dict(self) -> dict[str, Any]:
-        """The steps counted and the groups' averaging weights at the start of the last stage: plain data.
+        """The settings, the steps counted and the groups' averaging weights at the start of the last stage: plain data.
 
         lr, eps and momentum are in the optimizer's own state_dict.
+
+        Returns
+        -------
+        dict
         """
-        return {"count": self.count, "averaging": list(self._averaging)}
+        return {"count": self.count, "averaging": list(self._averaging), **self._own_settings}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where the schedule with this state was; load the optimizer's own state_dict as well.
 
+        Parameters
+        ----------
+        state_dict : dict
+            What `state_dict` returned; older versions kept no settings, which are then not compared.
+
         Raises
         ------
         TypeError, ValueError
-            If the state is not one of a `StageSchedule`; nothing has changed then.
+            If the state is not one of a `StageSchedule`, or of one with other milestones or settings; nothing has
+            changed then.
         """
-        if set(state_dict) != {"count", "averaging"}:
-            raise ValueError(f"state must have the keys ['averaging', 'count'], got {sorted(state_dict)}")
+        if not isinstance(state_dict, dict):
+            raise TypeError(f"state must be a dict, got {state_dict!r}")
+        own, given = self._own_settings, {"count", "averaging"}
+        if set(state_dict) not in (given, given | set(own)):
+            raise ValueError(f"state must have the keys {sorted(given | set(own))}, got {sorted(map(str, state_dict))}")
         count = nonnegative_integer("count", state_dict["count"])
+        if not isinstance(state_dict["averaging"], (list, tuple)):
+            raise TypeError(f"averaging must be a list of numbers, got {state_dict['averaging']!r}")
         averaging = [real("averaging", c, minimum=0.0) for c in state_dict["averaging"]]
         if any(c > 1 for c in averaging):
             raise ValueError(f"averaging must be at most 1, got {averaging}")
-        self.count, self._averaging = count, averaging
+        for name, value in own.items():
+            saved = state_dict.get(name, value)
+            if (list(saved) if isinstance(saved, tuple) else saved) != value:
+                raise ValueError(
+                    f"the state is of a schedule with {name} {saved!r}, this one has {value!r}: "
+                    f"make it with {name}={saved!r} to go on"
+                )
+        self.last_epoch, self._averaging = count, averaging
 
 
 def set_option(group: dict[str, Any], key: str, value: Any) -> None:

@@ -74,15 +74,17 @@ def beside(rows: Rows, paper: Published, level: str) -> str:
 
 
 def dots(axes: Any, rows: Rows, paper: Published, level: str) -> None:
-    """A line per method: its level with the range of the runs (full), the paper's (hollow), and both accuracies."""
+    """A line per method: the levels of its seeds and of the paper, and the accuracy that each of them has."""
     shown = means(rows, level)
     for place, name in enumerate(reversed(shown)):
-        mean, runs = rows[name]["mean"], [run[level] for run in rows[name]["runs"]]
-        axes.plot([min(runs), max(runs)], [place, place], color=COLOURS[0], linewidth=2.5)
-        axes.plot(mean[level], place, "o", color=COLOURS[0], label="ours", markersize=7)
+        runs = rows[name]["runs"]
+        seeds = {"color": COLOURS[0], "markersize": 6, "alpha": 0.6, "markeredgewidth": 0}
+        heights = [place + 0.12 * (index - (len(runs) - 1) / 2) for index in range(len(runs))]
+        axes.plot([run[level] for run in runs], heights, "o", label="ours, every seed", **seeds)
         look = {"color": COLOURS[4], "markersize": 7, "markerfacecolor": "none"}
         axes.plot(paper[name][level], place, "D", label="paper", **look)
-        text = f"accuracy {mean['accuracy']:.1f} %\n(paper {paper[name]['accuracy']:.1f} %)"
+        accuracies = ", ".join(f"{run['accuracy']:.1f}" for run in reversed(runs))  # from the top down, as the dots
+        text = f"accuracy\n{accuracies} %\n(paper {paper[name]['accuracy']:.1f} %)"
         axes.annotate(text, (1.02, place), xycoords=("axes fraction", "data"), va="center", fontsize=6.5)
     axes.set_yticks(range(len(shown)), list(reversed(shown)))
     axes.set_ylim(-0.5, len(shown) - 0.5)

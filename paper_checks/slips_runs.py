@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from paper_checks.check import Outcome, check
-from paper_checks.theorem_4 import exponent, path
+from paper_checks.theorem_4 import exponent, trajectory
 from ramda_theory.diagnostics import fit_rate, identification
 from ramda_theory.methods import RAMDA, NoisyGradient, SampledGradient, Schedule, Settings
 from ramda_theory.problems import group_lasso, lasso
@@ -132,8 +132,8 @@ def constant_momentum(quick: bool) -> Outcome:
     """
     count = 400 if quick else 2000
     runs = {
-        "decaying": path(lasso(), count, 1.0, float),
-        "constant": path(lasso(), count, 1.0, float, rho=lambda t: 0.9),
+        "decaying": trajectory(lasso(), count, 1.0, float),
+        "constant": trajectory(lasso(), count, 1.0, float, rho=lambda t: 0.9),
     }
     exponents = {name: exponent(one.average) for name, one in runs.items()}
     ends = {name: float(one.average[-1]) for name, one in runs.items()}

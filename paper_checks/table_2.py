@@ -91,7 +91,7 @@ def measurements(quick: bool) -> dict[tuple[str, str], list[dict[str, float]]]:
     }
 
 
-def spread(problem: Subproblem) -> float:
+def condition_number(problem: Subproblem) -> float:
     """max P / min P inside a group, the median over the groups."""
     return float(np.median(problem.metric.max(axis=0) / problem.metric.min(axis=0)))
 
@@ -152,12 +152,12 @@ def faster(quick: bool) -> Outcome:
         axes.set(xlabel="processor ms per solve", ylabel=r"residual of (7) / ($\alpha\lambda_g$ or $\eta\lambda_g$)")
         axes.set_title("Subproblems of a training run")
         axes.legend(fontsize=6.5)
-    spreads = [spread(problem) for problem, _ in training_subproblems("ProxGen", 40 if quick else 200)]
+    conditions = [condition_number(problem) for problem, _ in training_subproblems("ProxGen", 40 if quick else 200)]
     return Outcome(
         "holds" if ratio < 1 else "fails",
-        {"medians": table, "RAMDA": medians(quick, "RAMDA"), "PG / Newton-Raphson": ratio, "spreads of P": spreads},
+        {"medians": table, "RAMDA": medians(quick, "RAMDA"), "PG / Newton-Raphson": ratio, "spreads of P": conditions},
         f"PG takes {ratio:.1f} times as long as a Newton-Raphson that handles all groups at once: {in_words(table)}; "
-        f"median max P/min P in a group {min(spreads):.0e} to {max(spreads):.0e}",
+        f"median max P/min P in a group {min(conditions):.0e} to {max(conditions):.0e}",
         {"table_2_time": figure},
     )
 

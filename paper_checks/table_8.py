@@ -55,10 +55,13 @@ def shown_figure(quick: bool) -> Any:
         dots(left, rows, NUCLEAR_NORM, "low-rank level")
         left.set(xlabel="low-rank level of $W$ (%)")
         for index, name in enumerate(name for name in rows if SETTINGS[name][1]):
-            levels = 100 * np.mean([run.levels for run in runs_of(name, quick)], axis=0)
-            right.plot(np.arange(1, len(levels) + 1), levels, linewidth=1.3, label=name, **line_style(index))
-        right.set(xlabel="epoch", ylabel="low-rank level of $W$ (%)", title="Means over the seeds")
-        right.legend()
+            levels = [100 * run.levels for run in runs_of(name, quick)]
+            epochs, look = np.arange(1, len(levels[0]) + 1), line_style(index)
+            right.plot(epochs, np.mean(levels, axis=0), linewidth=1.3, label=name, **look)
+            low, high = np.min(levels, axis=0), np.max(levels, axis=0)
+            right.fill_between(epochs, low, high, color=look["color"], alpha=0.15, linewidth=0)
+        right.set(xlabel="epoch", ylabel="low-rank level of $W$ (%)", title="Mean and range of the seeds")
+        right.legend(loc="lower left", bbox_to_anchor=(0.0, 1.1), ncols=4, fontsize=6.5)
     return figure
 
 

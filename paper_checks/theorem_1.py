@@ -82,8 +82,8 @@ def slope_figure(rows: list[dict[str, Any]], title: str):
         lines.set(xlabel=r"$\min P\,||Z_0 - Z^*|| \,/\, \varepsilon_t$", ylabel="iterations / predicted slope")
         lines.set_title("l1, (4): lines (max P / min P)")
         lines.legend()
-        spread = np.geomspace(2, max(row["condition"] for row in rows))
-        axes.loglog(spread, [predicted_slope(c) for c in spread], color="#8c8c8c", label="predicted")
+        conditions = np.geomspace(2, max(row["condition"] for row in rows))
+        axes.loglog(conditions, [predicted_slope(c) for c in conditions], color="#8c8c8c", label="predicted")
         for index, key in enumerate(sorted({(row["psi"], row["form"]) for row in rows})):
             own = [row for row in rows if (row["psi"], row["form"]) == key and row["condition"] > 1]
             axes.loglog(

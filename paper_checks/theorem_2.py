@@ -8,8 +8,17 @@ from __future__ import annotations
 import numpy as np
 
 from paper_checks.check import Outcome, check
-from paper_checks.limit_runs import constant, curves, growing_tolerance, lazy, plain, reference, right_side
-from paper_checks.limits import falls, rate, words
+from paper_checks.theorem_2_limits import falls, rate, words
+from paper_checks.theorem_2_runs import (
+    constant,
+    curves,
+    draw_seeds,
+    growing_tolerance,
+    lazy,
+    plain,
+    reference,
+    right_side,
+)
 from ramda_theory.drawing import line_style, new_figure, style
 from ramda_theory.subproblem import ConstantTolerance
 
@@ -44,10 +53,10 @@ def limits(quick: bool) -> Outcome:
         figure = new_figure(5.4, 3.8)
         axes = figure.subplots()
         for index, (name, label) in enumerate(LIMITS.items()):
-            axes.loglog(
-                table["step"], table[name], label=f"{label}: {words(rates[name])}", linewidth=1.4, **line_style(index)
-            )
+            look = line_style(index) | {"label": f"{label}: {words(rates[name])}"}
+            draw_seeds(axes, table["step"], table[name], [seed[name] for seed in table.seeds], **look)
         axes.set(xlabel="iteration t", ylabel="value", title="What Theorem 2 sends to zero, and the fitted powers of t")
+        axes.set(xscale="log", yscale="log")
         figure.legend(loc="outside lower center", ncols=2)
     return Outcome(
         "holds" if all(falls(fitted) for fitted in rates.values()) else "fails",
@@ -125,16 +134,21 @@ def bound(quick: bool) -> Outcome:
         "eps = 1": lazy(quick, ConstantTolerance(1.0)),
         "eps ~ alpha": lazy(quick, growing_tolerance),
     }
-    quotients = {name: table["stationarity"] / right_side(table) for name, table in tables.items()}
+    quotients = {
+        name: [seed["stationarity"] / right_side(seed) for seed in table.seeds] for name, table in tables.items()
+    }
     with style():
-        figure = new_figure(5.4, 3.2)
+        figure = new_figure(5.4, 3.6)
         axes = figure.subplots()
         for index, (name, values) in enumerate(quotients.items()):
-            axes.semilogx(tables[name]["step"], values, label=name, linewidth=1.4, **line_style(index))
+            look = line_style(index) | {
+                "label": name.replace("eps", r"$\varepsilon_t$").replace("alpha", r"$\alpha_t$")
+            }
+            draw_seeds(axes, tables[name]["step"], np.median(values, axis=0), values, **look)
         axes.axhline(1.0, color="#8c8c8c", linewidth=0.9)
         axes.set(xlabel="iteration t", ylabel="dist / sum of terms", title="(28): the bound is the line at 1")
-        axes.set_ylim(0, 1.05)
-        axes.legend()
+        axes.set(xscale="log", ylim=(0, 1.05))
+        figure.legend(loc="outside lower center", ncols=3, title="median and range of the seeds", title_fontsize=7.5)
     largest = {name: float(np.max(values)) for name, values in quotients.items()}
     return Outcome(
         "holds" if max(largest.values()) <= 1 + 1e-9 else "fails",

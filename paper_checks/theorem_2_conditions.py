@@ -6,7 +6,8 @@ Quick runs as in theorem_2.
 from __future__ import annotations
 
 from paper_checks.check import Outcome, check
-from paper_checks.limit_runs import (
+from paper_checks.theorem_2_limits import convergent, falls, rate, words
+from paper_checks.theorem_2_runs import (
     SUMMABLE,
     constant,
     curves,
@@ -17,7 +18,6 @@ from paper_checks.limit_runs import (
     reference,
     right_side,
 )
-from paper_checks.limits import convergent, falls, rate, words
 from ramda_theory.diagnostics import Table
 from ramda_theory.methods import Schedule
 from ramda_theory.subproblem import ConstantTolerance

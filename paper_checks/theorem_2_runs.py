@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from paper_checks.limits import Lazy, convergent, follow, mean_table, rate
+from paper_checks.theorem_2_limits import Lazy, convergent, follow, mean_table, rate
 from ramda_theory.diagnostics import Rate, Table
 from ramda_theory.drawing import line_style, new_figure, style
 from ramda_theory.methods import RAMDA, FullGradient, NoisyGradient, Schedule
@@ -33,24 +33,31 @@ def steps(quick: bool) -> int:
     return 2500 if quick else 10_000
 
 
-def followed(
-    schedule: Schedule, quick: bool, solver: str | Solver | None = None, sigma: float = SIGMA, most_seeds: int = 3
-) -> Table:
-    """The limits along runs of some seeds, as root mean squares."""
+class SeedMean(Table):
+    """Root mean squares over the seeds, whose own tables are in ``seeds``."""
+
+    def __init__(self, seeds: Sequence[Table]) -> None:
+        mean = mean_table(seeds)
+        super().__init__({name: mean[name].tolist() for name in mean.names})
+        self.seeds = tuple(seeds)
+
+
+def followed(schedule: Schedule, quick: bool, solver: str | Solver | None = None, sigma: float = SIGMA) -> SeedMean:
+    """The limits along runs of three seeds, or of one if there is no noise or the run is quick."""
     method = RAMDA(problem().regularizer, solver=solver)
-    seeds = range(1 if quick else most_seeds)
+    seeds = range(1 if quick else 3)
     gradients = [NoisyGradient(sigma, seed) for seed in seeds] if sigma else [FullGradient()]
-    return mean_table([follow(problem(), method, schedule, oracle, steps(quick)) for oracle in gradients])
+    return SeedMean([follow(problem(), method, schedule, oracle, steps(quick)) for oracle in gradients])
 
 
 @cache
-def reference(quick: bool) -> Table:
+def reference(quick: bool) -> SeedMean:
     """The run that meets (8) and (13), its subproblems solved by Algorithm 2 within square-summable tolerances."""
     return followed(convergent(tolerance=SUMMABLE), quick, "proximal_gradient")
 
 
 @cache
-def constant(quick: bool, averaging: float = 0.1, sigma: float = SIGMA) -> Table:
+def constant(quick: bool, averaging: float = 0.1, sigma: float = SIGMA) -> SeedMean:
     """A stage of the experiments: constant lr 0.1 and averaging; without noise for ``sigma`` 0."""
     return followed(Schedule(0.1, averaging), quick, sigma=sigma)
 
@@ -65,28 +72,32 @@ def plain(fitted: Rate) -> dict[str, float]:
     return {"exponent": fitted.exponent, "uncertainty": fitted.uncertainty}
 
 
-def curves(tables: Mapping[str, Table], column: str, label: str, title: str) -> Any:
-    """One column of several runs over t, with the fitted powers."""
+def curves(tables: Mapping[str, SeedMean], column: str, label: str, title: str) -> Any:
+    """One column of several runs over t with the range of the seeds, and the fitted powers."""
     with style():
-        figure = new_figure(5.4, 3.2)
+        figure = new_figure(5.4, 3.6)
         axes = figure.subplots()
         for index, (name, table) in enumerate(tables.items()):
-            axes.loglog(
-                table["step"],
-                table[column],
-                label=f"{name}: $t^{{{rate(table, column).exponent:.2f}}}$",
-                linewidth=1.4,
-                **line_style(index),
-            )
-        axes.set(xlabel="iteration t", ylabel=label, title=title)
-        axes.legend()
+            look = line_style(index) | {"label": f"{name}: $t^{{{rate(table, column).exponent:.2f}}}$"}
+            draw_seeds(axes, table["step"], table[column], [seed[column] for seed in table.seeds], **look)
+        axes.set(xlabel="iteration t", ylabel=label, title=title, xscale="log", yscale="log")
+        figure.legend(loc="outside lower center", ncols=2)
     return figure
 
 
+def draw_seeds(axes: Any, steps: np.ndarray, mean: np.ndarray, seeds: Sequence[np.ndarray], **look: Any) -> None:
+    """A curve in the band between the least and the largest value of the seeds."""
+    axes.plot(steps, mean, linewidth=1.4, **look)
+    if len(seeds) > 1:
+        axes.fill_between(
+            steps, np.min(seeds, axis=0), np.max(seeds, axis=0), color=look["color"], alpha=0.2, linewidth=0
+        )
+
+
 @cache
-def lazy(quick: bool, tolerance: Any) -> Table:
+def lazy(quick: bool, tolerance: Any) -> SeedMean:
     """The run of `reference` with the laziest answers (7) allows."""
-    return followed(convergent(tolerance=tolerance), quick, Lazy(), most_seeds=1)
+    return followed(convergent(tolerance=tolerance), quick, Lazy())
 
 
 def right_side(table: Table) -> np.ndarray:

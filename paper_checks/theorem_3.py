@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from paper_checks.check import Outcome, check
-from paper_checks.limits import convergent
 from paper_checks.structure_runs import (
     Factory,
     errors,
@@ -23,6 +22,7 @@ from paper_checks.structure_runs import (
     recorded,
     right_from,
 )
+from paper_checks.theorem_2_limits import convergent
 from ramda_theory.diagnostics import fit_rate, inexactness
 from ramda_theory.drawing import COLOURS, line_style, new_figure, style
 from ramda_theory.methods import RAMDA, Schedule
@@ -94,8 +94,8 @@ def times_figure(times: dict[tuple[str, float], list[int]], name: str) -> Any:
                 if own != solver:
                     continue
                 low, middle, high = quartiles(values)
-                spread = shift * margin * np.linspace(0.97, 1.03, len(values))
-                axes.loglog(spread, sorted(values), "o^"[index], color=COLOURS[index], markersize=3, alpha=0.6)
+                places = shift * margin * np.linspace(0.97, 1.03, len(values))
+                axes.loglog(places, sorted(values), "o^"[index], color=COLOURS[index], markersize=3, alpha=0.6)
                 axes.loglog([shift * margin] * 2, [low, high], color="black", linewidth=1)
                 axes.loglog(shift * margin, middle, "_", color="black", markersize=12, markeredgewidth=1.5)
             axes.plot([], [], "o^"[index], color=COLOURS[index], label=solver)

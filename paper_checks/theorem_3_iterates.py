@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from paper_checks.check import Outcome, check
-from paper_checks.limits import convergent
 from paper_checks.structure_runs import (
     SIGMA,
     errors,
@@ -22,6 +21,7 @@ from paper_checks.structure_runs import (
     recorded,
     right_from,
 )
+from paper_checks.theorem_2_limits import convergent
 from ramda_theory.arrays import Array
 from ramda_theory.drawing import line_style, new_figure, style
 from ramda_theory.methods import RAMDA, NoisyGradient, Schedule

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from paper_checks.check import Outcome, check
-from paper_checks.limits import convergent
 from paper_checks.structure_runs import SIGMA, errors, identified, quartiles, recorded, right_from, spells
+from paper_checks.theorem_2_limits import convergent
 from ramda_theory.drawing import COLOURS, line_style, new_figure, style
 from ramda_theory.methods import RAMDA, NoisyGradient, Schedule
 from ramda_theory.problems import Problem, mcp

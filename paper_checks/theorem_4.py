@@ -30,7 +30,7 @@ def laziest(problem: Subproblem, start: Array, tolerance: float, max_iter: int) 
 
 
 @dataclass(frozen=True)
-class Path:
+class Trajectory:
     """What a run leaves, one entry per step: dist(0, dF(W_t))^2, ||m_t - grad f(W_{t-1})||^2 and eps_t."""
 
     distance_sq: np.ndarray
@@ -53,7 +53,7 @@ def running_mean(values: np.ndarray) -> np.ndarray:
     return np.cumsum(values) / np.arange(1, len(values) + 1)
 
 
-def path(
+def trajectory(
     problem: Problem,
     steps: int,
     power: float,
@@ -61,7 +61,7 @@ def path(
     seed: int = 0,
     solver: Callable[..., Candidate] = laziest,
     rho: Callable[[int], float] = lambda t: RHO * MU ** (t - 1),
-) -> Path:
+) -> Trajectory:
     """Run ProxGen under C-1 to C-5: eta = min P/(3L), a fixed P in [1, 2], rho_t = rho_0 mu^(t-1), eps_t = t^-power.
 
     ``batch`` gives b_t: gradients are grad f plus the mean of b_t normal vectors of deviation `SIGMA` per entry; None
@@ -84,10 +84,10 @@ def path(
         true_gradient = problem.gradient(state.w)
         out[0, t - 1] = problem.regularizer.subdifferential_distance(state.w, true_gradient) ** 2
         out[2, t - 1] = t**-power
-    return Path(*out)
+    return Trajectory(*out)
 
 
-def descent_bound(problem: Problem, run: Path) -> np.ndarray:
+def descent_bound(problem: Problem, run: Trajectory) -> np.ndarray:
     """The theorem's bound on the average, T = 1, 2, ..., with the constants of the descent argument.
 
     With d = W_t - W_{t-1}, e = m_t - grad f(W_{t-1}) and s in the subdifferential of (6), ||s|| <= eps_t:
@@ -135,7 +135,7 @@ def batches(quick: bool) -> Outcome:
     plan |= {"b = t": (lasso(), float), "full gradient": (lasso(), None), "teacher, full gradient": (teacher(), None)}
     averages, shares = {}, {}
     for name, (problem, batch) in plan.items():
-        runs = [path(problem, steps, 1.0, batch, seed) for seed in range(seeds if batch else 1)]
+        runs = [trajectory(problem, steps, 1.0, batch, seed) for seed in range(seeds if batch else 1)]
         averages[name] = np.mean([run.average for run in runs], axis=0)
         shares[name] = max(float(np.max(run.average / descent_bound(problem, run))) for run in runs)
     # The batches' own term: what they add to the full gradient's terms in 1/T.
@@ -184,9 +184,9 @@ def summability(quick: bool) -> Outcome:
     problem = lasso()
     powers = (0.0, 0.25, 0.5, 1.0)
     averages = {
-        f"eps_t = t^-{power:g}" if power else "eps_t = 1": path(problem, steps, power).average for power in powers
+        f"eps_t = t^-{power:g}" if power else "eps_t = 1": trajectory(problem, steps, power).average for power in powers
     }
-    at_least_one = path(problem, steps, 0.0, solver=ProximalGradient()).average
+    at_least_one = trajectory(problem, steps, 0.0, solver=ProximalGradient()).average
     predicted = [-min(1.0, 2 * power) for power in powers]
     fitted = [exponent(values) for values in averages.values()]
     saved = exponent(at_least_one)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from paper_checks.check import Outcome, check
-from paper_checks.limits import falls, words
+from paper_checks.theorem_2_limits import falls, words
 from ramda_theory.diagnostics import Rate, Record, Table, changes_per_epoch, fit_rate
 from ramda_theory.drawing import line_style, new_figure, style
 from ramda_theory.experiments.settings import Setting

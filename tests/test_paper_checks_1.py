@@ -193,12 +193,12 @@ def test_theorem_1_of_nonconvex_psi_is_judged_by_the_slope(monkeypatch, power, v
 
 def test_theorem_4_runs_stay_below_the_bound_and_broken_ones_do_not():
     problem = lasso()
-    good = theorem_4.path(problem, 60, 1.0, lambda t: 4.0)
+    good = theorem_4.trajectory(problem, 60, 1.0, lambda t: 4.0)
     bound = theorem_4.descent_bound(problem, good)
     assert np.all(good.average <= bound)
     assert good.average[-1] == pytest.approx(np.mean(good.distance_sq))
     assert not np.all(
-        theorem_4.Path(1e4 * good.distance_sq, *[good.gradient_error_sq, good.tolerance]).average <= bound
+        theorem_4.Trajectory(1e4 * good.distance_sq, *[good.gradient_error_sq, good.tolerance]).average <= bound
     )
 
 
@@ -211,10 +211,10 @@ def test_the_laziest_solution_is_the_start_or_meets_the_tolerance():
 
 
 def test_summability_is_noticed_to_matter(monkeypatch):
-    path = theorem_4.path
+    trajectory = theorem_4.trajectory
     assert theorem_4.summability.measure(True).verdict == "holds"
     # Runs that are never lazy do not lose the rate: then the claim, that they do, fails.
-    monkeypatch.setattr(theorem_4, "path", lambda problem, steps, power, **_: path(problem, steps, 1.0))
+    monkeypatch.setattr(theorem_4, "trajectory", lambda problem, steps, power, **_: trajectory(problem, steps, 1.0))
     assert theorem_4.summability.measure(True).verdict == "fails"
 
 
@@ -253,7 +253,7 @@ def test_table_2_subproblems_come_from_training_and_are_solved_as_said():
     for problem, start in subproblems:
         assert np.array_equal(problem.anchor, start)  # (6)
         assert table_2.timed(problem, start, "exact", 1, 1)["residual"] < 1e-10
-    assert max(table_2.spread(problem) for problem, _ in subproblems) > 1e3
+    assert max(table_2.condition_number(problem) for problem, _ in subproblems) > 1e3
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from paper_checks import MODULES
-from paper_checks.limits import Lazy, convergent, falls, follow, mean_table
 from paper_checks.restarts import Restarted, share_kept
 from paper_checks.structure_runs import identified, planted_groups, planted_lasso, planted_rank, right_from, spells
+from paper_checks.theorem_2_limits import Lazy, convergent, falls, follow, mean_table
 from paper_checks.theorem_3_iterates import FarthestAllowed, Moved
 from paper_checks.theorem_3_mcp import Followed, least_convexity, planted_mcp
 from ramda_theory.diagnostics import Rate, Table

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
 import signal
 import threading
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -86,28 +86,92 @@ def load_checkpoint(
     config, schedule
         `describe` of the run it must be of, and its schedule.
 
+    Returns
+    -------
+    tuple
+
     Raises
     ------
+    OSError
+        If the file cannot be opened.
     ValueError
-        If the file is no checkpoint, or one of another run.
+        If the file is no checkpoint, is damaged or of another version, is one of another run, or its parts disagree;
+        the message names what does.
     """
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            arrays = dict(data)
-        head = json.loads(str(arrays["head"]))
-        record = Record.from_arrays(
-            {key.removeprefix("record."): array for key, array in arrays.items() if key.startswith("record.")}
-        )
-    except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path} is not a checkpoint: {error}") from error
+    with open(path, "rb") as file:
+        try:
+            with np.load(file, allow_pickle=False) as data:
+                arrays = dict(data)
+            head = json.loads(str(arrays["head"]))
+            t, seconds, scalars, settings = (
+                int(head["t"]),
+                float(head["seconds"]),
+                dict(head["state"]),
+                head["settings"],
+            )
+            record = Record.from_arrays(
+                {key.removeprefix("record."): array for key, array in arrays.items() if key.startswith("record.")}
+            )
+            values = scalars | {
+                key.removeprefix("state."): array for key, array in arrays.items() if key.startswith("state.")
+            }
+        except KeyError as error:
+            raise ValueError(
+                f"{path} is not a checkpoint of this version: it lacks {error.args[0]!r}; remove it to begin anew"
+            ) from error
+        except Exception as error:  # what is cut off or damaged fails anywhere, and with anything
+            raise ValueError(
+                f"{path} is not a checkpoint, or is damaged ({type(error).__name__}: {error}); remove it to begin anew"
+            ) from error
     compared = [(key, record.config.get(key), config[key]) for key in config]
-    compared.append((f"settings of step {head['t']}", head["settings"], text(schedule.at(head["t"]))))
+    compared.append((f"settings of step {t}", settings, text(schedule.at(t)) if t > 0 else settings))
     for name, found, wanted in compared:
         if found != wanted:
             raise ValueError(f"checkpoint {path} is of another run: its {name} is {found!r}, not {wanted!r}")
-    values = {field.name: None for field in dataclasses.fields(state)} | head["state"]
-    values |= {key.removeprefix("state."): array for key, array in arrays.items() if key.startswith("state.")}
-    return type(state)(**values), int(head["t"]), float(head["seconds"]), record
+    for reason in disagreements(t, seconds, values, record, state):
+        raise ValueError(f"the parts of checkpoint {path} disagree: {reason}; remove it to begin anew")
+    fields = [field.name for field in dataclasses.fields(state)]
+    return type(state)(**dict.fromkeys(fields) | values), t, seconds, record
+
+
+def disagreements(t: int, seconds: float, values: dict[str, Any], record: Record, state: Any) -> Iterator[str]:
+    """What does not go together in a checkpoint after ``t`` steps of a run that began at ``state``."""
+    if t < 0:
+        yield f"it holds {t} steps"
+    if not 0 <= seconds < math.inf:
+        yield f"they took {seconds} seconds"
+    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    if unknown := sorted(values.keys() - fields.keys()):
+        yield f"its state has {', '.join(unknown)}, a {type(state).__name__} has {', '.join(fields)}"
+    for name, initial in fields.items():
+        value = values.get(name)
+        if value is None:
+            if initial is not None:
+                yield f"its state lacks {name}"
+        elif isinstance(value, np.ndarray):
+            like = state.w if initial is None else initial
+            if not isinstance(like, np.ndarray):
+                yield f"{name} of its state is an array, not a number"
+            elif (value.shape, value.dtype) != (like.shape, like.dtype):
+                yield f"{name} of its state is {described(value)}, the run's is {described(like)}"
+            elif not np.isfinite(value).all():
+                yield f"{name} of its state holds NaN or Inf"
+        elif isinstance(initial, np.ndarray):
+            yield f"{name} of its state is {value!r}, not an array"
+        elif isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            yield f"{name} of its state is {value!r}"
+    for name, trace in (("w_hat", record.structures_hat), ("w", record.structures_w)):
+        if len(trace) != t:
+            yield f"it holds {t} steps, but the structures of {len(trace)} points {name}"
+    for name, table in (("measurements", record.metrics), ("inner solutions", record.inner)):
+        steps = table["step"] if len(table) else np.zeros(0)
+        if len(steps) and not (steps[0] >= 1 and steps[-1] <= t and (np.diff(steps) > 0).all()):
+            yield f"it holds {t} steps, but {name} of the steps from {steps[0]:g} to {steps[-1]:g}, or out of order"
+
+
+def described(array: np.ndarray) -> str:
+    """Dtype and shape."""
+    return f"{array.dtype}{list(array.shape)}"
 
 
 @contextmanager

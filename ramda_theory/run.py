@@ -83,7 +83,8 @@ def run(
     TypeError
         If problem, method, schedule or gradients are something else, such as a class in the place of an instance.
     ValueError
-        If an argument is out of range, or the checkpoint is of another or of a longer run.
+        If an argument is out of range, or the checkpoint is damaged, of another version, of another or of a longer run,
+        or its parts disagree; it names what does.
     """
     check_parts(problem, method, schedule, gradients)
     integer("steps", steps, 0, MOST_STEPS, "every step is recorded")
@@ -96,7 +97,13 @@ def run(
     if checkpoint is not None:
         Path(checkpoint).parent.mkdir(parents=True, exist_ok=True)
     if checkpoint is not None and Path(checkpoint).exists():
+        per_epoch = record.steps_per_epoch
         state, t, seconds, record = load_checkpoint(checkpoint, state, config, schedule)
+        if record.steps_per_epoch != per_epoch:
+            raise ValueError(
+                f"the parts of checkpoint {checkpoint} disagree: its record has {record.steps_per_epoch} steps per "
+                f"epoch, its gradients {per_epoch}; remove it to begin anew"
+            )
         if t > steps:
             raise ValueError(f"steps must be at least the {t} steps that checkpoint {checkpoint} holds, got {steps}")
 

@@ -149,7 +149,7 @@ def to_host(array: Array) -> np.ndarray:
         array = array.detach()
         full = getattr(array, "full_tensor", None)  # a DTensor gathers its shards
         array = (full() if full is not None else array).cpu()
-        return array.float().numpy() if str(array.dtype) == "torch.bfloat16" else array.numpy()
+        array = (array.float() if str(array.dtype) == "torch.bfloat16" else array).numpy()
     return np.asarray(array)
 
 

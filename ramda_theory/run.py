@@ -174,7 +174,7 @@ def check_parts(problem: Any, method: Any, schedule: Any, gradients: Any) -> Non
             raise TypeError(f"{name} must be {wanted}, got {thing!r}")
 
 
-def progress_bar(progress: str | bool, steps: int, done: int):
+def progress_bar(progress: str | bool, steps: int, done: int) -> Any:
     """A bar on standard error, or None."""
     if not progress:
         return None

@@ -31,7 +31,8 @@ class Pattern:
     @property
     def mask(self) -> np.ndarray:
         """True where a piece is nonzero."""
-        return self.pattern != 0
+        nonzero: np.ndarray = self.pattern != 0
+        return nonzero
 
     @property
     def dimension(self) -> int:

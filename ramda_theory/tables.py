@@ -74,7 +74,8 @@ def record(row: Any) -> Mapping[str, Any]:
     if isinstance(row, Mapping):
         return row
     if hasattr(row, "to_dict"):
-        return row.to_dict()
+        named: Mapping[str, Any] = row.to_dict()
+        return named
     if is_dataclass(row) and not isinstance(row, type):
         return asdict(row)
     raise TypeError(f"rows must be mappings, dataclasses or have to_dict, got {type(row).__name__}")

@@ -97,7 +97,8 @@ class StructureTrace:
         kind = self._kind
         if isinstance(kind, Rank):
             return Rank(int(row[0]), kind.rows, kind.columns)
-        return type(kind)(row.reshape(kind.pattern.shape).copy(), kind.sizes)
+        pattern: Pattern = type(kind)(row.reshape(kind.pattern.shape).copy(), kind.sizes)
+        return pattern
 
     def distances(self, reference: Structure) -> np.ndarray:
         """`Structure.distance` to ``reference`` after every step."""

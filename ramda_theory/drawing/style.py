@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def new_figure(width: float, height: float):
+def new_figure(width: float, height: float) -> Any:
     """A matplotlib figure in the house style, drawn without a screen."""
     with needs("experiments"):
         import matplotlib
@@ -37,7 +38,7 @@ def new_figure(width: float, height: float):
         return Figure(figsize=(width, height), layout="constrained")
 
 
-def style():
+def style() -> AbstractContextManager[None]:
     """A context in which axes are made and drawn in the house style."""
     with needs("experiments"):
         import matplotlib
@@ -45,7 +46,7 @@ def style():
     return matplotlib.rc_context(STYLE)
 
 
-def save_figure(figure, path: str | Path) -> Path:
+def save_figure(figure: Any, path: str | Path) -> Path:
     """Write a figure atomically, in the format of its suffix (PNG, PDF, SVG); the file holds no date.
 
     Parameters
@@ -65,7 +66,7 @@ def save_figure(figure, path: str | Path) -> Path:
         return write_atomically(path, lambda file: figure.savefig(file, format=kind, metadata=metadata))
 
 
-def save_png(figure, path: str | Path) -> Path:
+def save_png(figure: Any, path: str | Path) -> Path:
     """Write a figure as ``path`` + ".png", atomically.
 
     Parameters

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 
+from ramda_theory.checkpoint import describe
 from ramda_theory.diagnostics import Rate, Record, Table, fit_rate
 from ramda_theory.drawing.provenance import record_figure
 from ramda_theory.experiments.settings import DETERMINISTIC, Setting, checkpoint_path, problem_named, select
 from ramda_theory.methods import FullGradient, SampledGradient
 from ramda_theory.problems import Problem, Reference
 from ramda_theory.problems.checks import integer
-from ramda_theory.run import describe, run
+from ramda_theory.run import run
 from ramda_theory.tables import aligned
 
 POINTS = 120

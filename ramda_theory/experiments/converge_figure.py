@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -41,7 +41,7 @@ def plot_convergence(runs: Sequence[ConvergeRun], path: str | Path) -> Path:
     return save_png(figure, path)
 
 
-def draw_error_terms(axes, entry: ConvergeRun) -> None:
+def draw_error_terms(axes: Any, entry: ConvergeRun) -> None:
     """dist(0, dF(What)) and the three terms of (28) that bound it."""
     metrics = entry.metrics
     terms = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -259,7 +260,7 @@ class Session:
             rows = order[step * settings.batch : (step + 1) * settings.batch]
             self.optimizer.zero_grad(set_to_none=True)
             loss = cross_entropy(self.model(split.images[rows]), split.digits[rows])
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             if step < self.steps_per_epoch - 1:
                 self.schedule.step()
@@ -379,11 +380,10 @@ def tuple_or(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def structured_point(optimizer: Optimizer):
+def structured_point(optimizer: Optimizer) -> AbstractContextManager[Any]:
     """The optimizer's own `structured_point`; nothing for torch's optimizers."""
-    from contextlib import nullcontext
-
-    return optimizer.structured_point() if hasattr(optimizer, "structured_point") else nullcontext()
+    context: AbstractContextManager[Any] = getattr(optimizer, "structured_point", nullcontext)()
+    return context
 
 
 def table(result: TrainResult) -> str:

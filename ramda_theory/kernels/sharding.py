@@ -102,7 +102,7 @@ def apply(
     by_axes = isinstance(psi, Grouped) and getattr(psi, "labels", None) is None
     if by_axes and not gather and not some_piece_is_empty(parameter):
         result: Any = function(*(like(piece, parameter) for piece in pieces))
-        return result.redistribute(placements=parameter.placements).to_local()
+        return local(result.redistribute(placements=parameter.placements))
     return piece_of(function(*(whole(piece, parameter) for piece in pieces)), parameter)
 
 

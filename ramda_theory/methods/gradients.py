@@ -6,7 +6,7 @@ An oracle is a pure function of the point and the step, so a run resumed at step
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -43,7 +43,7 @@ class SampledGradient:
 
     batch_size: int
     seed: int = 0
-    _shuffle: dict = field(default_factory=dict, init=False, repr=False, compare=False)
+    _shuffle: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         integer("batch_size", self.batch_size, 1)
@@ -58,7 +58,8 @@ class SampledGradient:
         if self._shuffle.get("key") != (problem.samples, epoch):
             order = np.random.default_rng((self.seed, epoch)).permutation(problem.samples or 0)
             self._shuffle.update(key=(problem.samples, epoch), order=order)
-        return self._shuffle["order"][index * self.batch_size : (index + 1) * self.batch_size]
+        batch: np.ndarray = self._shuffle["order"][index * self.batch_size : (index + 1) * self.batch_size]
+        return batch
 
     def steps_per_epoch(self, problem: Problem) -> int:
         """Full batches in the samples."""

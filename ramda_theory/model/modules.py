@@ -128,7 +128,8 @@ def fit(regularizer: Regularizer, role: Role, by: str, name: str, shape: tuple[i
     slices: Any = role.by_input if by == "input" else role.by_output
     grouped: Any = replace(cast("Any", regularizer), dims=slices.dims)
     if slices.shape == shape:
-        return grouped
+        psi: Regularizer = grouped
+        return psi
     try:
         return Reshaped(grouped, slices.shape)
     except TypeError as error:

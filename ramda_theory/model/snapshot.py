@@ -53,7 +53,8 @@ class Slot:
         """The pattern in one row of bits."""
         planes = np.unpackbits(self.split(bits), axis=1, count=math.prod(self.shape)).astype(np.int8)
         values = sum(plane << k for k, plane in enumerate(planes))
-        return np.where(values > 3, values - 8, values).astype(np.int8).reshape(self.shape)
+        pattern: np.ndarray = np.where(values > 3, values - 8, values).astype(np.int8).reshape(self.shape)
+        return pattern
 
 
 @dataclass(frozen=True)

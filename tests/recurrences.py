@@ -25,6 +25,8 @@ def minimiser(b: list[float], d: list[float], scale: float, weight: float, group
         low, high = 0.0, norm(b[i] / d[i] for i in group)
         for _ in range(200):
             rho = 0.5 * (low + high)
+            if rho in (low, high):
+                break
             if math.fsum((b[i] / (rho * d[i] + lam)) ** 2 for i in group) > 1.0:
                 low = rho
             else:
@@ -32,6 +34,11 @@ def minimiser(b: list[float], d: list[float], scale: float, weight: float, group
         for i in group:
             x[i] = high * b[i] / (high * d[i] + lam)
     return x
+
+
+def constant(gradients):
+    """The gradient function of step t = 1, 2, ... that looks up arrays."""
+    return lambda w, t: gradients[t - 1].ravel().tolist()
 
 
 def prox(z: list[float], scale: float, weight: float, groups=None) -> list[float]:

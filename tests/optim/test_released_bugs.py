@@ -6,9 +6,10 @@ import io
 import math
 
 import numpy as np
+import plain
 import pytest
+import recurrences
 import torch
-from scalar_loop import algorithm_1
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -33,6 +34,19 @@ def drawn(shape, steps, seed=0):
     scale = functools.reduce(np.multiply.outer, [np.exp(rng.normal(size=length)) for length in shape])
     gradients = [torch.tensor(scale * rng.normal(size=shape), dtype=torch.float32) for _ in range(steps)]
     return torch.tensor(rng.normal(size=shape), dtype=torch.float32), gradients
+
+
+def algorithm_1(start, gradients, weight, dims, lr=0.05, averaging=0.1, eps=1e-6):
+    """(W, What) after one stage with the group LASSO, by loops over floats; ``averaging`` is c, or one c per step."""
+    shape = tuple(start.shape)
+    averaging = [averaging] * len(gradients) if isinstance(averaging, float) else averaging
+    groups = [piece.tolist() for piece in plain.pieces(GroupLasso(weight, dims), shape)]
+    gradient = recurrences.constant([np.asarray(g, dtype=float) for g in gradients])
+    steps = recurrences.ramda(
+        np.asarray(start, dtype=float).ravel().tolist(), gradient, [(lr, c, eps) for c in averaging], weight, groups
+    )
+    *_, last = steps
+    return tuple(np.reshape(point, shape) for point in last)
 
 
 def feed(optimizer, parameter, gradients, after=lambda: None):

@@ -1,9 +1,10 @@
 """The optimizers against the NumPy methods, independent scalar loops, and torch's AdamW."""
 
-import math
+from functools import partial
 
 import numpy as np
 import pytest
+import recurrences
 import torch
 from toy import CLASSES, NoisyQuadratic, structured, train
 
@@ -93,58 +94,26 @@ def test_equals_the_numpy_method_through_stages(cls, name, memory):
         stages.step()
 
 
-def madgrad(problem, steps, lr, momentum, eps):
-    """W0 - V / (cbrt(U) + eps), averaged, one number at a time."""
-    w = [float(x) for x in problem.start.ravel()]
-    for i, start in enumerate(w):
-        v = u = 0.0
-        for t in range(1, steps + 1):
-            gradient = problem.curvature.ravel()[i] * (w[i] - problem.target.ravel()[i])
-            gradient += problem.noise[t - 1].ravel()[i]
-            v += lr * math.sqrt(t) * gradient
-            u += lr * math.sqrt(t) * gradient**2
-            w[i] = momentum * w[i] + (1 - momentum) * (start - v / (math.cbrt(u) + eps))
-    return np.reshape(w, problem.start.shape)
-
-
-def mda(problem, steps, lr, momentum):
-    """W0 - V / sqrt(t), averaged, one number at a time."""
-    w = [float(x) for x in problem.start.ravel()]
-    for i, start in enumerate(w):
-        v = 0.0
-        for t in range(1, steps + 1):
-            gradient = problem.curvature.ravel()[i] * (w[i] - problem.target.ravel()[i])
-            v += lr * math.sqrt(t) * (gradient + problem.noise[t - 1].ravel()[i])
-            w[i] = momentum * w[i] + (1 - momentum) * (start - v / math.sqrt(t))
-    return np.reshape(w, problem.start.shape)
-
-
-def dampened_momentum(problem, steps, lr, momentum):
-    """m = mu m + (1 - mu) g, w - lr m, one number at a time."""
-    w = [float(x) for x in problem.start.ravel()]
-    for i in range(len(w)):
-        m = 0.0
-        for t in range(1, steps + 1):
-            gradient = problem.curvature.ravel()[i] * (w[i] - problem.target.ravel()[i])
-            m = momentum * m + (1 - momentum) * (gradient + problem.noise[t - 1].ravel()[i])
-            w[i] -= lr * m
-    return np.reshape(w, problem.start.shape)
-
-
 @pytest.mark.parametrize(
     ("cls", "loop", "arguments"),
     [
-        (RAMDA, madgrad, {"lr": 0.02, "momentum": 0.9, "eps": 1e-6}),
-        (RAMDA, madgrad, {"lr": 0.1, "momentum": 0.0, "eps": 1e-3}),
-        (RMDA, mda, {"lr": 0.1, "momentum": 0.9}),
-        (ProxSGD, dampened_momentum, {"lr": 0.05, "momentum": 0.9}),
+        (RAMDA, recurrences.ramda, {"lr": 0.02, "momentum": 0.9, "eps": 1e-6}),
+        (RAMDA, recurrences.ramda, {"lr": 0.1, "momentum": 0.0, "eps": 1e-3}),
+        (RMDA, partial(recurrences.ramda, metric="sqrt t"), {"lr": 0.1, "momentum": 0.9}),
+        (ProxSGD, recurrences.prox_sgd, {"lr": 0.05, "momentum": 0.9}),
     ],
 )
 def test_without_regularizer_equals_a_scalar_loop(cls, loop, arguments):
-    problem = NoisyQuadratic()
+    problem, steps = NoisyQuadratic(), 200
     parameter = problem.parameter()
-    w = train(cls([parameter], **arguments), parameter, problem, 200)
-    np.testing.assert_allclose(w.numpy(), loop(problem, 200, **arguments), rtol=1e-12, atol=1e-12)
+    w = train(cls([parameter], **arguments), parameter, problem, steps)
+
+    def gradient(w, t):
+        return problem.gradient(np.reshape(w, problem.start.shape), t).ravel().tolist()
+
+    settings = [(arguments["lr"], 1.0 - arguments["momentum"], arguments.get("eps"))] * steps
+    *_, (expected, _) = loop(problem.start.ravel().tolist(), gradient, settings)
+    np.testing.assert_allclose(w.numpy().ravel(), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("maximize", [False, True])

@@ -32,7 +32,15 @@ class Diverged(ArithmeticError):
 
 @dataclass
 class Run:
-    """A finished run: its last state and its record."""
+    """A finished run: its last state and its record.
+
+    Attributes
+    ----------
+    state : state
+        The method's last state.
+    record : Record
+        What was measured on the way.
+    """
 
     state: Any
     record: Record

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
 def measure(problem: Problem, method: Method, state: Any) -> dict[str, float]:
     """Objective and stationarity of a state, and the terms of the proof of Theorem 2 (arXiv:2403.14398).
 
+    Parameters
+    ----------
+    problem : Problem
+        F = f + psi.
+    method : Method
+        The one whose state it is.
+    state : state
+        After any step; NumPy arrays.
+
     Returns
     -------
     dict
@@ -87,6 +96,11 @@ def fit_rate(steps: np.ndarray, values: np.ndarray, window: tuple[float, float] 
         Non-positive and non-finite values are left out.
     window : (first, last), optional
         Steps to use; the second half of the run on a logarithmic scale by default.
+
+    Returns
+    -------
+    Rate
+        With the window that was used.
 
     Raises
     ------

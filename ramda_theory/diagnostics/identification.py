@@ -44,6 +44,10 @@ def identification(trace: StructureTrace, reference: Structure | None = None) ->
     reference : Structure, optional
         Structure of the limit point; the run's own last structure by default.
 
+    Returns
+    -------
+    Identification
+
     Raises
     ------
     TypeError
@@ -65,7 +69,25 @@ def identification(trace: StructureTrace, reference: Structure | None = None) ->
 
 
 def changes_per_epoch(trace: StructureTrace, steps_per_epoch: int) -> np.ndarray:
-    """How many pieces flipped in each epoch, summed over its steps (a last partial epoch counts as one)."""
+    """How many pieces flipped in each epoch, summed over its steps (a last partial epoch counts as one).
+
+    Parameters
+    ----------
+    trace : StructureTrace
+        Of What or of W.
+    steps_per_epoch : int
+        >= 1.
+
+    Returns
+    -------
+    array of int
+        An entry per epoch.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If ``steps_per_epoch`` is not a positive integer.
+    """
     integer("steps_per_epoch", steps_per_epoch, 1)
     changes = trace.changes()
     return np.add.reduceat(changes, np.arange(0, len(changes), steps_per_epoch)) if len(changes) else changes

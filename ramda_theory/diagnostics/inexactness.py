@@ -37,6 +37,15 @@ class Inexactness:
 def inexactness(record: Record) -> Inexactness:
     """Read (7) and (8) off a record.
 
+    Parameters
+    ----------
+    record : Record
+        Of a run with an inexact solver.
+
+    Returns
+    -------
+    Inexactness
+
     Raises
     ------
     ValueError

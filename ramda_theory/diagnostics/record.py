@@ -15,13 +15,30 @@ from ramda_theory.subproblem import Solution
 
 
 class Table:
-    """Named columns of numbers that grow a row at a time."""
+    """Named columns of numbers that grow a row at a time.
+
+    Parameters
+    ----------
+    columns : dict of str to list of float, optional
+        Columns of one length, kept without a copy; none by default.
+    """
 
     def __init__(self, columns: dict[str, list[float]] | None = None) -> None:
         self._columns = columns or {}
 
     def append(self, **row: float) -> None:
-        """Add a row; every row has the same columns."""
+        """Add a row; every row has the same columns.
+
+        Parameters
+        ----------
+        **row : float
+            A number for every column; the first row names the columns.
+
+        Raises
+        ------
+        ValueError
+            If the row has other columns than the rows before it.
+        """
         if self._columns and row.keys() != self._columns.keys():
             raise ValueError(f"a row must have the columns {sorted(self._columns)}, got {sorted(row)}")
         for name, value in row.items():
@@ -44,12 +61,30 @@ class Table:
         return list(self._columns)
 
     def to_array(self) -> np.ndarray:
-        """Rows by columns."""
+        """Rows by columns.
+
+        Returns
+        -------
+        array of float
+            Shape (rows, columns), columns in the order of `names`.
+        """
         return np.asarray([self._columns[name] for name in self._columns], dtype=float).T
 
     @classmethod
     def from_array(cls, names: list[str], array: np.ndarray) -> Table:
-        """Rebuild from `to_array` and `names`."""
+        """Rebuild from `to_array` and `names`.
+
+        Parameters
+        ----------
+        names : list of str
+            Columns.
+        array : array of float
+            Shape (rows, columns).
+
+        Returns
+        -------
+        Table
+        """
         return cls({name: array[:, i].tolist() for i, name in enumerate(names)} if len(array) else None)
 
 
@@ -79,7 +114,15 @@ class Record:
     inner: Table = field(default_factory=Table)
 
     def append_inner(self, step: int, solution: Solution) -> None:
-        """Add a row to ``inner``."""
+        """Add a row to ``inner``.
+
+        Parameters
+        ----------
+        step : int
+            t.
+        solution : Solution
+            What the solver returned at that step.
+        """
         self.inner.append(
             step=step,
             tolerance=solution.tolerance,
@@ -89,7 +132,13 @@ class Record:
         )
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """The record as named arrays."""
+        """The record as named arrays.
+
+        Returns
+        -------
+        dict of str to array
+            Arrays of numbers and strings, as ``numpy.savez`` takes them.
+        """
         head = {
             "config": self.config,
             "steps_per_epoch": self.steps_per_epoch,
@@ -108,7 +157,17 @@ class Record:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> Record:
-        """Rebuild a record from `to_arrays`'s data."""
+        """Rebuild a record from `to_arrays`'s data.
+
+        Parameters
+        ----------
+        arrays : dict of str to array
+            What `to_arrays` gave.
+
+        Returns
+        -------
+        Record
+        """
         head = json.loads(str(arrays["head"]))
 
         def trace(name: str) -> StructureTrace:
@@ -127,12 +186,38 @@ class Record:
         )
 
     def save(self, path: str | Path) -> Path:
-        """Write to one ``.npz`` file, atomically."""
+        """Write to one ``.npz`` file, atomically.
+
+        Parameters
+        ----------
+        path : path
+            The file; its folder is made if missing.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        OSError
+            If it cannot be written; a file that was there stays.
+        """
         arrays: dict[str, Any] = self.to_arrays()
         return write_atomically(path, lambda file: np.savez_compressed(file, **arrays))
 
     @classmethod
     def load(cls, path: str | Path) -> Record:
-        """Read what `save` wrote."""
+        """Read what `save` wrote.
+
+        Parameters
+        ----------
+        path : path
+            A file that `save` wrote.
+
+        Returns
+        -------
+        Record
+        """
         with np.load(path, allow_pickle=False) as data:
             return cls.from_arrays(dict(data))

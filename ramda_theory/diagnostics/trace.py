@@ -36,6 +36,11 @@ class StructureTrace:
     def append(self, structure: Structure) -> None:
         """Add the structure of the next step.
 
+        Parameters
+        ----------
+        structure : Structure
+            Of the kind and shape of those before it.
+
         Raises
         ------
         TypeError
@@ -80,7 +85,13 @@ class StructureTrace:
         return np.where(values > 3, values - 8, values).astype(np.int8)
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """The patterns (or ranks) as integer arrays, some steps each, one row a step."""
+        """The patterns (or ranks) as integer arrays, some steps each, one row a step.
+
+        Yields
+        ------
+        array of int
+            Shape (steps, pieces), or (steps, 1) for ranks.
+        """
         for bits, planes in self._packed:
             yield self._unpack(bits, planes)
         if self._filled:
@@ -101,7 +112,23 @@ class StructureTrace:
         return pattern
 
     def distances(self, reference: Structure) -> np.ndarray:
-        """`Structure.distance` to ``reference`` after every step."""
+        """`Structure.distance` to ``reference`` after every step.
+
+        Parameters
+        ----------
+        reference : Structure
+            Of the kind and shape of the trace.
+
+        Returns
+        -------
+        array of int
+            An entry per step; pieces that differ, or the difference of the ranks.
+
+        Raises
+        ------
+        TypeError
+            If ``reference`` is of another kind or shape.
+        """
         if self._kind is None:
             return np.zeros(0, dtype=int)
         self._kind.distance(reference)  # refuses another kind or shape
@@ -111,13 +138,25 @@ class StructureTrace:
         return np.concatenate([np.count_nonzero(block != target, axis=1) for block in self.blocks()])
 
     def counts(self) -> np.ndarray:
-        """Nonzero pieces (or the rank) after every step."""
+        """Nonzero pieces (or the rank) after every step.
+
+        Returns
+        -------
+        array of int
+            An entry per step.
+        """
         if isinstance(self._kind, Rank):
             return np.concatenate([block[:, 0].astype(int) for block in self.blocks()])
         return np.concatenate([np.count_nonzero(block, axis=1) for block in self.blocks()] or [np.zeros(0, dtype=int)])
 
     def changes(self) -> np.ndarray:
-        """Pieces (or ranks) that differ from the step before; 0 for the first step."""
+        """Pieces (or ranks) that differ from the step before; 0 for the first step.
+
+        Returns
+        -------
+        array of int
+            An entry per step.
+        """
         previous, counts = None, [np.zeros(0, dtype=int)]
         for block in self.blocks():
             shifted = np.concatenate([block[:1] if previous is None else previous, block[:-1]])
@@ -129,7 +168,13 @@ class StructureTrace:
     # -- plain data -------------------------------------------------------------------------------------------------
 
     def to_arrays(self) -> dict[str, np.ndarray]:
-        """The trace as named arrays, from which `from_arrays` rebuilds it."""
+        """The trace as named arrays, from which `from_arrays` rebuilds it.
+
+        Returns
+        -------
+        dict of str to array
+            Arrays of numbers and strings, as ``numpy.savez`` takes them; empty for an empty trace.
+        """
         if self._kind is None:
             return {}
         kind = self._kind
@@ -146,7 +191,17 @@ class StructureTrace:
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, np.ndarray]) -> StructureTrace:
-        """Rebuild a trace from `to_arrays`'s data."""
+        """Rebuild a trace from `to_arrays`'s data.
+
+        Parameters
+        ----------
+        arrays : dict of str to array
+            What `to_arrays` gave.
+
+        Returns
+        -------
+        StructureTrace
+        """
         trace = cls()
         if not arrays:
             return trace

@@ -29,7 +29,22 @@ STYLE: dict[Any, Any] = {
 
 
 def new_figure(width: float, height: float) -> Any:
-    """A matplotlib figure in the house style, drawn without a screen."""
+    """A matplotlib figure in the house style, drawn without a screen.
+
+    Parameters
+    ----------
+    width, height : float
+        In inches.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    MissingExtra
+        If matplotlib is not installed.
+    """
     with needs("experiments"):
         import matplotlib
         from matplotlib.figure import Figure
@@ -39,7 +54,17 @@ def new_figure(width: float, height: float) -> Any:
 
 
 def style() -> AbstractContextManager[None]:
-    """A context in which axes are made and drawn in the house style."""
+    """A context in which axes are made and drawn in the house style.
+
+    Returns
+    -------
+    context manager
+
+    Raises
+    ------
+    MissingExtra
+        If matplotlib is not installed.
+    """
     with needs("experiments"):
         import matplotlib
 
@@ -84,5 +109,16 @@ def save_png(figure: Any, path: str | Path) -> Path:
 
 
 def line_style(index: int) -> dict[str, Any]:
-    """Colour and dashes of the index-th curve."""
+    """Colour and dashes of the index-th curve.
+
+    Parameters
+    ----------
+    index : int
+        0, 1, ...; the eighth curve looks like the first again.
+
+    Returns
+    -------
+    dict
+        Keywords "color" and "linestyle" of matplotlib's ``plot``.
+    """
     return {"color": COLOURS[index % len(COLOURS)], "linestyle": DASHES[index % len(DASHES)]}

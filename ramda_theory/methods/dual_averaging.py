@@ -78,6 +78,18 @@ class DualAveraging:
         object.__setattr__(self, "regularizer", zero_if_none(self.regularizer))
 
     def init(self, w: Array) -> DualAveragingState:
+        """The state before the first step.
+
+        Parameters
+        ----------
+        w : array
+            W_0, floating point; copied.
+
+        Returns
+        -------
+        DualAveragingState
+            With t = 0, anchored at W_0, sums of zero.
+        """
         xp = namespace(w=w)
         w = xp.asarray(w, copy=True)
         zero = xp.zeros_like(w)
@@ -90,6 +102,20 @@ class DualAveraging:
         """Anchor at the current W and forget the gradients, or keep their averages as if ``memory`` steps were seen.
 
         With memory, t = memory, alpha = sum_{k <= memory} eta sqrt(k), and V and U keep V/alpha and U/alpha.
+
+        Parameters
+        ----------
+        state : DualAveragingState
+            At the end of a stage.
+        settings : Settings
+            Of the first step of the new stage.
+        memory : int
+            Steps, >= 0; 0 forgets all, as published.
+
+        Returns
+        -------
+        DualAveragingState
+            Anchored at W, with What = W.
         """
         alpha = settings.lr * sum_of_roots(memory)
         kept = alpha / state.weight_sum if state.weight_sum > 0 else 0.0
@@ -106,6 +132,15 @@ class DualAveraging:
 
     def subproblem(self, state: DualAveragingState) -> Subproblem:
         """The subproblem (4) that ``state.w_hat`` solved.
+
+        Parameters
+        ----------
+        state : DualAveragingState
+            After a step.
+
+        Returns
+        -------
+        Subproblem
 
         Raises
         ------
@@ -129,11 +164,40 @@ class DualAveraging:
 
 @dataclass(frozen=True)
 class RAMDA(DualAveraging):
-    """Algorithm 1: dual averaging in the metric P_t = Diag(cbrt(U_t) + eps)."""
+    """Algorithm 1: dual averaging in the metric P_t = Diag(cbrt(U_t) + eps).
+
+    Parameters
+    ----------
+    regularizer, solver, max_iter
+        As in `DualAveraging`.
+    """
 
     def step(
         self, state: DualAveragingState, gradient: Array, settings: Settings
     ) -> tuple[DualAveragingState, Solution | None]:
+        """A step of Algorithm 1 of arXiv:2403.14398.
+
+        Parameters
+        ----------
+        state : DualAveragingState
+            After t - 1 steps.
+        gradient : array
+            G_t at W_{t-1}, of the shape of w, finite.
+        settings : Settings
+            Of which lr, averaging, eps and tolerance count.
+
+        Returns
+        -------
+        state : DualAveragingState
+            After t steps.
+        solution : Solution or None
+            None where the subproblem was solved in closed form.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the gradient is of another kind or shape, or holds NaN or Inf.
+        """
         xp = checked_gradient(gradient, state.w)
         t = state.step + 1
         # s_t = eta_t sqrt(t),  alpha_t = alpha_{t-1} + s_t
@@ -153,7 +217,13 @@ class RAMDA(DualAveraging):
 
 @dataclass(frozen=True)
 class RMDA(DualAveraging):
-    """Dual averaging in the metric P_t = sqrt(t) I, whose subproblem is a proximal map."""
+    """Dual averaging in the metric P_t = sqrt(t) I, whose subproblem is a proximal map.
+
+    Parameters
+    ----------
+    regularizer, solver, max_iter
+        As in `DualAveraging`.
+    """
 
     def _initial_squares(self, zero: Array) -> None:
         return None
@@ -161,6 +231,29 @@ class RMDA(DualAveraging):
     def step(
         self, state: DualAveragingState, gradient: Array, settings: Settings
     ) -> tuple[DualAveragingState, Solution | None]:
+        """What_t = prox_{(alpha/beta) psi}(W^0 - V_t/beta), beta = sqrt(t), then the average (5) of arXiv:2403.14398.
+
+        Parameters
+        ----------
+        state : DualAveragingState
+            After t - 1 steps.
+        gradient : array
+            G_t at W_{t-1}, of the shape of w, finite.
+        settings : Settings
+            Of which lr, averaging and tolerance count.
+
+        Returns
+        -------
+        state : DualAveragingState
+            After t steps.
+        solution : Solution or None
+            None where the subproblem was solved in closed form.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the gradient is of another kind or shape, or holds NaN or Inf.
+        """
         xp = checked_gradient(gradient, state.w)
         t = state.step + 1
         # s_t = eta_t sqrt(t),  alpha_t = alpha_{t-1} + s_t
@@ -184,10 +277,22 @@ class RMDA(DualAveraging):
 
 
 def MADGRAD() -> RAMDA:
-    """RAMDA without a regularizer (Defazio & Jelassi 2022), by the recurrence of arXiv:2403.14398."""
+    """RAMDA without a regularizer (Defazio & Jelassi 2022), by the recurrence of arXiv:2403.14398.
+
+    Returns
+    -------
+    RAMDA
+        With psi = 0.
+    """
     return RAMDA(None)
 
 
 def MDA() -> RMDA:
-    """RMDA without a regularizer (Jelassi & Defazio 2020)."""
+    """RMDA without a regularizer (Jelassi & Defazio 2020).
+
+    Returns
+    -------
+    RMDA
+        With psi = 0.
+    """
     return RMDA(None)

@@ -25,7 +25,18 @@ class FullGradient:
         return problem.gradient(w)
 
     def steps_per_epoch(self, problem: Problem) -> int:
-        """1."""
+        """1.
+
+        Parameters
+        ----------
+        problem : Problem
+            Any.
+
+        Returns
+        -------
+        int
+            1: every step sees all samples.
+        """
         return 1
 
 
@@ -53,7 +64,25 @@ class SampledGradient:
         return problem.batch_gradient(w, self.batch(problem, t))
 
     def batch(self, problem: Problem, t: int) -> np.ndarray:
-        """Sample indices of step t = 1, 2, ..."""
+        """Sample indices of step t = 1, 2, ...
+
+        Parameters
+        ----------
+        problem : Problem
+            One that is a mean over samples.
+        t : int
+            Step, 1, 2, ...
+
+        Returns
+        -------
+        array of int
+            ``batch_size`` indices below ``problem.samples``, the same for the same seed and t.
+
+        Raises
+        ------
+        ValueError
+            If the problem has fewer samples than a batch.
+        """
         epoch, index = divmod(t - 1, self.steps_per_epoch(problem))
         if self._shuffle.get("key") != (problem.samples, epoch):
             order = np.random.default_rng((self.seed, epoch)).permutation(problem.samples or 0)
@@ -62,7 +91,23 @@ class SampledGradient:
         return batch
 
     def steps_per_epoch(self, problem: Problem) -> int:
-        """Full batches in the samples."""
+        """Full batches in the samples.
+
+        Parameters
+        ----------
+        problem : Problem
+            One that is a mean over samples.
+
+        Returns
+        -------
+        int
+            Samples divided by ``batch_size``, rounded down.
+
+        Raises
+        ------
+        ValueError
+            If the problem has fewer samples than a batch, or is no mean over samples.
+        """
         if problem.samples is None or problem.samples < self.batch_size:
             raise ValueError(
                 f"batch_size must be at most the number of samples, {problem.samples}, got {self.batch_size}"
@@ -94,7 +139,18 @@ class NoisyGradient:
         return problem.gradient(w) + self.sigma * noise
 
     def steps_per_epoch(self, problem: Problem) -> int:
-        """1."""
+        """1.
+
+        Parameters
+        ----------
+        problem : Problem
+            Any.
+
+        Returns
+        -------
+        int
+            1: every step sees all samples.
+        """
         return 1
 
 

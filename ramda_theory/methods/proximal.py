@@ -56,6 +56,11 @@ class ProxSGD:
     """m = (1 - c) m + c G,  W = prox_{eta psi}(W - eta m)  (Yang et al. 2020, with a unit averaging step).
 
     ``settings.averaging`` is the c of the momentum.
+
+    Parameters
+    ----------
+    regularizer : Regularizer, optional
+        psi; None for psi = 0.
     """
 
     regularizer: Any = None  # a Regularizer; None becomes psi = 0
@@ -64,14 +69,62 @@ class ProxSGD:
         object.__setattr__(self, "regularizer", zero_if_none(self.regularizer))
 
     def init(self, w: Array) -> MomentumState:
+        """The state before the first step.
+
+        Parameters
+        ----------
+        w : array
+            W_0, floating point; copied.
+
+        Returns
+        -------
+        MomentumState
+            With t = 0 and m = 0.
+        """
         xp = namespace(w=w)
         return MomentumState(xp.asarray(w, copy=True), xp.zeros_like(w))
 
     def restart(self, state: MomentumState, settings: Settings, memory: int = 0) -> MomentumState:
-        """Stages only change the learning rate here."""
+        """Stages only change the learning rate here.
+
+        Parameters
+        ----------
+        state : MomentumState
+            At the end of a stage.
+        settings, memory
+            Not used.
+
+        Returns
+        -------
+        MomentumState
+            ``state`` itself.
+        """
         return state
 
     def step(self, state: MomentumState, gradient: Array, settings: Settings) -> tuple[MomentumState, None]:
+        """m_t = (1 - c) m_{t-1} + c G_t,  W_t = prox_{eta psi}(W_{t-1} - eta m_t).
+
+        Parameters
+        ----------
+        state : MomentumState
+            After t - 1 steps.
+        gradient : array
+            G_t at W_{t-1}, of the shape of w, finite.
+        settings : Settings
+            Of which lr and averaging count.
+
+        Returns
+        -------
+        state : MomentumState
+            After t steps.
+        solution : None
+            The step is in closed form.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the gradient is of another kind or shape, or holds NaN or Inf.
+        """
         xp = checked_gradient(gradient, state.w)
         c, eta = settings.averaging, settings.lr
         # m_t = (1 - c_t) m_{t-1} + c_t G_t
@@ -126,15 +179,63 @@ class ProxGen:
                 raise ValueError(f"betas must lie in [0, 1), got {self.betas!r}")
 
     def init(self, w: Array) -> ProxGenState:
+        """The state before the first step.
+
+        Parameters
+        ----------
+        w : array
+            W_0, floating point; copied.
+
+        Returns
+        -------
+        ProxGenState
+            With t = 0 and m = v = 0.
+        """
         xp = namespace(w=w)
         zero = xp.zeros_like(w)
         return ProxGenState(xp.asarray(w, copy=True), zero, zero)
 
     def restart(self, state: ProxGenState, settings: Settings, memory: int = 0) -> ProxGenState:
-        """Stages only change the learning rate here."""
+        """Stages only change the learning rate here.
+
+        Parameters
+        ----------
+        state : ProxGenState
+            At the end of a stage.
+        settings, memory
+            Not used.
+
+        Returns
+        -------
+        ProxGenState
+            ``state`` itself.
+        """
         return state
 
     def step(self, state: ProxGenState, gradient: Array, settings: Settings) -> tuple[ProxGenState, Solution | None]:
+        """The minimiser of (6) of arXiv:2403.14398.
+
+        Parameters
+        ----------
+        state : ProxGenState
+            After t - 1 steps.
+        gradient : array
+            G_t at W_{t-1}, of the shape of w, finite.
+        settings : Settings
+            Of which lr and tolerance count.
+
+        Returns
+        -------
+        state : ProxGenState
+            After t steps.
+        solution : Solution or None
+            None where the subproblem was solved in closed form.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the gradient is of another kind or shape, or holds NaN or Inf.
+        """
         xp = checked_gradient(gradient, state.w)
         t, eta, beta2 = state.step + 1, settings.lr, self.betas[1]
         rho = self.betas[0](t) if callable(self.betas[0]) else self.betas[0]
@@ -167,7 +268,15 @@ class ProxGen:
 
 @dataclass(frozen=True)
 class ProxGenState(MomentumState):
-    """`MomentumState` with the product of all rho_k so far, by which the momentum is corrected for its start at 0."""
+    """`MomentumState` with the product of all rho_k so far, by which the momentum is corrected for its start at 0.
+
+    Attributes
+    ----------
+    w, momentum, second_moment, step
+        As in `MomentumState`.
+    forgotten : float
+        prod_{k <= t} rho_k, in [0, 1].
+    """
 
     forgotten: float = 1.0
 
@@ -179,7 +288,19 @@ class ProxGenState(MomentumState):
 
 @dataclass(frozen=True)
 class FISTAState:
-    """State of the deterministic methods: W_t, the point ``query`` the next gradient is taken at, and FISTA's t_k."""
+    """State of the deterministic methods: W_t, the point ``query`` the next gradient is taken at, and FISTA's t_k.
+
+    Attributes
+    ----------
+    w : array
+        W_t.
+    query : array
+        Y_t, of the shape of w.
+    momentum : float
+        t_k >= 1.
+    step : int
+        t.
+    """
 
     w: Array
     query: Array
@@ -215,14 +336,62 @@ class FISTA:
         object.__setattr__(self, "regularizer", zero_if_none(self.regularizer))
 
     def init(self, w: Array) -> FISTAState:
+        """The state before the first step.
+
+        Parameters
+        ----------
+        w : array
+            W_0, floating point; copied.
+
+        Returns
+        -------
+        FISTAState
+            With t = 0 and Y = W_0.
+        """
         w = namespace(w=w).asarray(w, copy=True)
         return FISTAState(w, w)
 
     def restart(self, state: FISTAState, settings: Settings, memory: int = 0) -> FISTAState:
-        """A new stage starts without momentum."""
+        """A new stage starts without momentum.
+
+        Parameters
+        ----------
+        state : FISTAState
+            At the end of a stage.
+        settings, memory
+            Not used.
+
+        Returns
+        -------
+        FISTAState
+            Y = W and t_k = 1.
+        """
         return replace(state, query=state.w, momentum=1.0)
 
     def step(self, state: FISTAState, gradient: Array, settings: Settings) -> tuple[FISTAState, None]:
+        """W_k = prox_{eta psi}(Y_k - eta grad f(Y_k)), and the next Y.
+
+        Parameters
+        ----------
+        state : FISTAState
+            After t - 1 steps.
+        gradient : array
+            G_t at Y_k, of the shape of w, finite.
+        settings : Settings
+            Of which lr count.
+
+        Returns
+        -------
+        state : FISTAState
+            After t steps.
+        solution : None
+            The step is in closed form.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the gradient is of another kind or shape, or holds NaN or Inf.
+        """
         xp = checked_gradient(gradient, state.w)
         eta, y = settings.lr, state.query
         # W_k = prox_{eta psi}( Y_k - eta grad f(Y_k) )

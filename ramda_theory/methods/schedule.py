@@ -70,11 +70,37 @@ class Schedule:
         object.__setattr__(self, "memory", integer("memory", self.memory, 0))
 
     def starts_stage(self, t: int) -> bool:
-        """Whether step t is the first of a new stage."""
+        """Whether step t is the first of a new stage.
+
+        Parameters
+        ----------
+        t : int
+            A step, 1, 2, ...
+
+        Returns
+        -------
+        bool
+        """
         return t - 1 in self.milestones
 
     def at(self, t: int) -> Settings:
-        """The settings of step t (a function's value out of range is a ValueError)."""
+        """The settings of step t (a function's value out of range is a ValueError).
+
+        Parameters
+        ----------
+        t : int
+            A step, 1, 2, ...
+
+        Returns
+        -------
+        Settings
+            lr and eps times gamma per milestone passed.
+
+        Raises
+        ------
+        ValueError
+            If lr, averaging or tolerance comes out of its range.
+        """
         stage = bisect_left(self.milestones, t)
         decay = self.gamma**stage
         lr = self.lr(t) if callable(self.lr) else self.lr

@@ -68,18 +68,72 @@ class State(Protocol):
 
 
 class Method(Protocol):
-    """A pure step on a typed state: nothing is changed in place, the same arguments give the same state."""
+    """A pure step on a typed state: nothing is changed in place, the same arguments give the same state.
+
+    Attributes
+    ----------
+    regularizer : Regularizer
+        psi.
+    """
 
     regularizer: Regularizer
 
     def init(self, w: Array) -> Any:
-        """State before the first step, at ``w``."""
+        """State before the first step, at ``w``.
+
+        Parameters
+        ----------
+        w : array
+            Where the run starts; floating point, copied.
+
+        Returns
+        -------
+        state
+            Of the method's own kind, with w_hat = w and sums of zero.
+        """
 
     def step(self, state: Any, gradient: Array, settings: Settings) -> tuple[Any, Solution | None]:
-        """State after a step with ``gradient`` at ``state.query``; the judged subproblem solution if it was inexact."""
+        """State after a step with ``gradient`` at ``state.query``; the judged subproblem solution if it was inexact.
+
+        Parameters
+        ----------
+        state : state
+            After the step before, from `init`, `step` or `restart`.
+        gradient : array
+            G_t at ``state.query``, of the shape and dtype of w, finite.
+        settings : Settings
+            Of this step.
+
+        Returns
+        -------
+        state : state
+            A new one.
+        solution : Solution or None
+            None where the subproblem was solved in closed form.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the gradient is of another kind or shape, or holds NaN or Inf.
+        """
 
     def restart(self, state: Any, settings: Settings, memory: int = 0) -> Any:
-        """State at the start of a new stage, whose settings are given."""
+        """State at the start of a new stage, whose settings are given.
+
+        Parameters
+        ----------
+        state : state
+            At the end of a stage.
+        settings : Settings
+            Of the first step of the new stage.
+        memory : int
+            Steps' worth of gradient averages that dual averaging keeps; 0 forgets all, as published.
+
+        Returns
+        -------
+        state
+            A new one.
+        """
 
 
 def zero_if_none(regularizer: Regularizer | None) -> Regularizer:

@@ -52,6 +52,13 @@ class ParamGroups(list[dict[str, Any]]):
     """Parameter groups for one ``torch.optim`` optimizer; printing them shows the decision on every parameter.
 
     Build them anew for a second optimizer: torch writes the first one's defaults into them.
+
+    Parameters
+    ----------
+    decisions : iterable of Decision
+        One per parameter: its names, module, regularizer and the reason.
+    frozen : bool
+        Also take parameters that do not require gradients.
     """
 
     def __init__(self, decisions: Iterable[Decision], frozen: bool = False) -> None:
@@ -67,7 +74,13 @@ class ParamGroups(list[dict[str, Any]]):
         self.extend(groups.values())
 
     def table(self) -> str:
-        """One line per parameter: names, module, shape, regularizer, and its groups or why there are none."""
+        """One line per parameter: names, module, shape, regularizer, and its groups or why there are none.
+
+        Returns
+        -------
+        str
+            A line per parameter below a heading, and a line of totals.
+        """
         header = ("parameter", "module", "shape", "regularizer", "groups, or why none")
         reached = sum(d.parameter.numel() for d in self.decisions if d.regularizer is not None)
         every = sum(d.parameter.numel() for d in self.decisions)

@@ -35,11 +35,27 @@ class StructureReport:
     removable: int | None
 
     def total(self, point: str = "w") -> LayerStructure:
-        """All layers at "w" or "w_hat" as one."""
+        """All layers at "w" or "w_hat" as one.
+
+        Parameters
+        ----------
+        point : {"w", "w_hat"}
+            Where.
+
+        Returns
+        -------
+        LayerStructure
+        """
         return LayerStructure.total(self.layers[point])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data: ``[point]["layers"][name]`` and ``[point]["total"]``, "parameters" and "removable"."""
+        """Plain data: ``[point]["layers"][name]`` and ``[point]["total"]``, "parameters" and "removable".
+
+        Returns
+        -------
+        dict
+            Of dicts, strings and numbers, as JSON takes them.
+        """
         at = {
             point: {"total": self.total(point).to_dict(), "layers": {layer.name: layer.to_dict() for layer in layers}}
             for point, layers in self.layers.items()
@@ -47,7 +63,13 @@ class StructureReport:
         return {**at, "parameters": self.parameters, "removable": self.removable}
 
     def table(self) -> str:
-        """A line per weight and point, the totals, and what can be removed."""
+        """A line per weight and point, the totals, and what can be removed.
+
+        Returns
+        -------
+        str
+            Several lines.
+        """
         header = ("weight", "at", "zero groups", "group sparsity", "rank", "low-rank level", "entry sparsity")
         lines = [*zip(*self.layers.values(), strict=True), tuple(self.total(point) for point in self.layers)]
         rows = [_row(layer, point) for line in lines for layer, point in zip(line, self.layers, strict=True)]

@@ -109,7 +109,25 @@ class StructureTracker:
     # -- what the records say ---------------------------------------------------------------------------------------
 
     def layers(self, record: int = -1, point: str | None = None) -> tuple[LayerStructure, ...]:
-        """Counts of every weight in one record (ranks for the nuclear norm only)."""
+        """Counts of every weight in one record (ranks for the nuclear norm only).
+
+        Parameters
+        ----------
+        record : int
+            Index of a record; negative ones count from the end.
+        point : str, optional
+            "w" or "w_hat"; by default the latter if the optimizer has it.
+
+        Returns
+        -------
+        tuple of LayerStructure
+            One per regularized weight.
+
+        Raises
+        ------
+        IndexError, ValueError
+            If there is no such record or point.
+        """
         counts = self._counts[self._point(point)][self._record(record)]
         return tuple(LayerStructure(name, *row) for name, row in zip(self.names, counts.tolist(), strict=True))
 
@@ -117,6 +135,25 @@ class StructureTracker:
         """Pattern of one weight in one record: 0 where a group or entry is zero, else its sign or branch (`Pattern`).
 
         Groups keep the axes of the weight, those that a group spans with length one.
+
+        Parameters
+        ----------
+        name : str
+            One of `names`.
+        record : int
+            Index of a record; negative ones count from the end.
+        point : str, optional
+            "w" or "w_hat"; by default the latter if the optimizer has it.
+
+        Returns
+        -------
+        array of int8
+            Of as many axes as the weight.
+
+        Raises
+        ------
+        IndexError, ValueError
+            If there is no such record, weight or point, or the weight has a rank instead.
         """
         if name not in self.names:
             raise ValueError(f"name must be one of {self.names}, got {name!r}")
@@ -126,14 +163,48 @@ class StructureTracker:
         return slot.unpack(self._bits[self._point(point)][self._record(record)])
 
     def curve(self, level: str = "group_sparsity", point: str | None = None) -> np.ndarray:
-        """A level of `LayerStructure` over all weights in every record; NaN where there is nothing to tell."""
+        """A level of `LayerStructure` over all weights in every record; NaN where there is nothing to tell.
+
+        Parameters
+        ----------
+        level : {"group_sparsity", "low_rank_level", "entry_sparsity"}
+            What to show.
+        point : str, optional
+            "w" or "w_hat"; by default the latter if the optimizer has it.
+
+        Returns
+        -------
+        array of float
+            An entry per record, in [0, 1] or NaN.
+
+        Raises
+        ------
+        ValueError
+            If there is no such level or point.
+        """
         if level not in LEVELS:
             raise ValueError(f"level must be one of {LEVELS}, got {level!r}")
         totals = (LayerStructure("total", *each.sum(axis=0).tolist()) for each in self._counts[self._point(point)])
         return np.asarray([getattr(total, level) for total in totals], dtype=np.float64)
 
     def flips(self, point: str | None = None) -> np.ndarray:
-        """Groups, entries and ranks that changed since the record before; 0 for the first."""
+        """Groups, entries and ranks that changed since the record before; 0 for the first.
+
+        Parameters
+        ----------
+        point : str, optional
+            "w" or "w_hat"; by default the latter if the optimizer has it.
+
+        Returns
+        -------
+        array of int
+            An entry per record.
+
+        Raises
+        ------
+        ValueError
+            If ``point`` is none of `points`.
+        """
         return flips(self._slots, *self._rows(self._point(point)))
 
     def identification(self, point: str | None = None) -> Identification:
@@ -141,6 +212,15 @@ class StructureTracker:
 
         ``time``, ``held_for`` and ``steps`` count calls of `record`; with ``every`` > 1 the structure is known only at
         every so many of them.  A structure seen in the last record alone has ``held_for`` 1: it has not held yet.
+
+        Parameters
+        ----------
+        point : str, optional
+            "w" or "w_hat"; by default the latter if the optimizer has it.
+
+        Returns
+        -------
+        Identification
 
         Raises
         ------
@@ -184,7 +264,13 @@ class StructureTracker:
         return {"weights": slots, "points": list(self.points), "unit": self.unit}
 
     def state_dict(self) -> dict[str, Any]:
-        """The records as plain data and tensors, readable with ``torch.load(weights_only=True)``."""
+        """The records as plain data and tensors, readable with ``torch.load(weights_only=True)``.
+
+        Returns
+        -------
+        dict
+            Weights, points, unit, calls, times and, under "records", tensors.
+        """
         records = {}
         for point in self.points:
             records[f"{point}.bits"] = torch.from_numpy(self._rows(point)[0].copy())
@@ -193,6 +279,11 @@ class StructureTracker:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the records of a tracker of the same weights; ``every`` stays this tracker's.
+
+        Parameters
+        ----------
+        state : dict
+            What `state_dict` gave.
 
         Raises
         ------
@@ -222,13 +313,35 @@ class StructureTracker:
         self._counts = {point: list(records[f"{point}.counts"]) for point in self.points}
 
     def save(self, path: str | Path) -> Path:
-        """Write the records to one ``.npz`` file, atomically."""
+        """Write the records to one ``.npz`` file, atomically.
+
+        Parameters
+        ----------
+        path : path
+            The file; its folder is made if missing.
+
+        Returns
+        -------
+        Path
+            The file.
+        """
         state = self.state_dict()
         arrays: dict[str, Any] = {key: tensor.numpy() for key, tensor in state.pop("records").items()}
         return write_atomically(path, lambda file: np.savez_compressed(file, head=json.dumps(state), **arrays))
 
     def load(self, path: str | Path) -> None:
-        """Take over what `save` wrote; see `load_state_dict`."""
+        """Take over what `save` wrote; see `load_state_dict`.
+
+        Parameters
+        ----------
+        path : path
+            A file that `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            If the file is something else, or its records are of other weights; nothing is changed then.
+        """
         try:
             with np.load(path, allow_pickle=False) as data:
                 arrays = dict(data)

@@ -1,0 +1,78 @@
+"""Docstrings of the public names: numpydoc's own validation of their sections.
+
+Public are the names in the ``__all__`` of each wing, and their public methods.
+"""
+
+import importlib
+import inspect
+import pkgutil
+
+import pytest
+from numpydoc.validate import validate
+
+import ramda_theory
+
+CODES = {
+    "GL08": "has a docstring",
+    "PR01": "every parameter is documented",
+    "PR02": "no other is",
+    "PR03": "in their order",
+    "PR10": "a space before the colon of a type",
+    "RT01": "what is returned",
+    "YD01": "what is yielded",
+}
+
+WAITING = {"experiments", "optim", "problems", "regularizers", "subproblem"}
+"""Wings whose docstrings are not complete yet; this list only ever shrinks."""
+
+WINGS = ["ramda_theory"] + [f"ramda_theory.{module.name}" for module in pkgutil.iter_modules(ramda_theory.__path__)]
+
+
+def public(wing: str) -> dict[str, object]:
+    """Dotted name -> function, class or method, of a wing that lists its names."""
+    module = importlib.import_module(wing)
+    found: dict[str, object] = {}
+    for name in getattr(module, "__all__", ()):
+        thing = getattr(module, name)
+        if not inspect.isclass(thing) and not inspect.isfunction(thing):
+            continue
+        if thing.__module__.split(".")[1] in WAITING:
+            continue
+        found[f"{wing}.{name}"] = thing
+        for attribute, method in vars(thing).items() if inspect.isclass(thing) else ():
+            method = getattr(method, "__func__", method)
+            # A method that says nothing itself does what the class that it comes from says.
+            said = inspect.isfunction(method) and (method.__doc__ or not inspect.getdoc(getattr(thing, attribute)))
+            if said and not attribute.startswith("_"):
+                found[f"{wing}.{name}.{attribute}"] = method
+    return found
+
+
+def faults(name: str, thing: object) -> list[str]:
+    """What numpydoc finds; the fields of a result may be listed as Attributes instead of Parameters."""
+    errors = [(code, text) for code, text in validate(name)["errors"] if code in CODES]
+    if inspect.isclass(thing) and "Attributes\n" in (thing.__doc__ or ""):
+        errors = [(code, text) for code, text in errors if code != "PR01"]
+    return [f"{name}: {code} {text}" for code, text in errors]
+
+
+@pytest.mark.parametrize("wing", WINGS)
+def test_sections_are_complete(wing):
+    found = [fault for name, thing in public(wing).items() for fault in faults(name, thing)]
+    assert not found, "\n".join(found)
+
+
+def undocumented(x):
+    """Says nothing of x, or of what it returns."""
+    return x
+
+
+def test_what_is_missing_is_found(monkeypatch):
+    monkeypatch.setattr(ramda_theory, "undocumented", undocumented, raising=False)
+    assert [fault.split()[1] for fault in faults("ramda_theory.undocumented", undocumented)] == ["PR01", "RT01"]
+
+
+def test_public_names_are_found():
+    names = set(public("ramda_theory.methods"))
+    assert {"ramda_theory.methods.MDA", "ramda_theory.methods.RAMDA.step"} <= names
+    assert "ramda_theory.methods.RAMDA.restart" not in names  # it is DualAveraging's

@@ -110,7 +110,7 @@ def add_problem(command: argparse.ArgumentParser) -> None:
     command.add_argument("--weight", type=positive, help="weight lambda of the regularizer")
 
 
-def wrote(out: Path, name: str) -> None:
+def say_written(out: Path, name: str) -> None:
     """Say what lies where."""
     print(f"\nwrote {out / name}.png, and what made it with its numbers in {out / name}.json")
 
@@ -135,7 +135,7 @@ def run_identify(arguments: argparse.Namespace, command: str) -> int:
     print(table(runs))
     if not reference.certified:
         print("\nno certified optimum: structures are held against the end of each run, gaps against the reference")
-    wrote(arguments.out, "identify")
+    say_written(arguments.out, "identify")
     return 0
 
 
@@ -155,7 +155,7 @@ def run_converge(arguments: argparse.Namespace, command: str) -> int:
         command=command,
     )
     print(table(runs))
-    wrote(arguments.out, "converge")
+    say_written(arguments.out, "converge")
     return 0
 
 
@@ -169,7 +169,7 @@ def run_validate(arguments: argparse.Namespace, command: str) -> int:
     wrong = false_claims(cases)
     for case in wrong:
         print(f"FALSE CLAIM: {case.solver} on {case.name} says solved, but its error is {case.error:.1e}")
-    wrote(arguments.out, "validate")
+    say_written(arguments.out, "validate")
     return 1 if wrong else 0
 
 
@@ -187,7 +187,7 @@ def run_train(arguments: argparse.Namespace, command: str) -> int:
             command=command,
         )
         print(compare.table(rows))
-        wrote(arguments.out, "compare")
+        say_written(arguments.out, "compare")
         return 0
     from ramda_theory.experiments.train import TrainSettings, table, train
 
@@ -206,7 +206,7 @@ def run_train(arguments: argparse.Namespace, command: str) -> int:
     )
     result = train(settings, out=arguments.out, resume=arguments.resume, progress=sys.stderr.isatty(), command=command)
     print(table(result))
-    wrote(arguments.out, "train")
+    say_written(arguments.out, "train")
     return 0
 
 

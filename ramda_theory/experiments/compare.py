@@ -79,7 +79,7 @@ def compare(
     ]
     from ramda_theory.experiments.compare_figure import plot_comparison
 
-    tuning = [ended(result) for result in first]
+    tuning = [settings_and_final(result) for result in first]
     record_figure(out, "compare", command=command, seeds=seeds, data={"tuning": tuning, "rows": rows})
     plot_comparison(tuning, rows, Path(out) / "compare")
     return rows
@@ -105,10 +105,10 @@ def summary(results: Sequence[TrainResult]) -> dict[str, Any]:
         if name in results[0].final:
             row[name] = mean_and_deviation(result.final[name] for result in results)
     row["milliseconds"] = mean_and_deviation(result.final["milliseconds"] for result in results)
-    return row | {"runs": [ended(result) for result in results]}
+    return row | {"runs": [settings_and_final(result) for result in results]}
 
 
-def ended(result: TrainResult) -> dict[str, Any]:
+def settings_and_final(result: TrainResult) -> dict[str, Any]:
     """Settings and final numbers; the history is in the run's own ``train.json``."""
     return {"settings": asdict(result.settings), "final": result.final}
 

@@ -6,6 +6,8 @@ Everything above this module is written over the Python array API and runs on Nu
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Iterable, Sequence
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -68,6 +70,14 @@ def real(name: str, value: Any, *, minimum: float = -np.inf, strict: bool = Fals
         bound = "" if minimum == -np.inf else f" {'>' if strict else '>='} {minimum:g}"
         raise ValueError(f"{name} must be finite{' and' + bound if bound else ''}, got {value!r}")
     return number
+
+
+def integers(name: str, values: Sequence[int] | int) -> tuple[int, ...]:
+    """``values`` as a tuple of ints; anything that is not an integer or a sequence of them is a TypeError."""
+    try:
+        return tuple(operator.index(value) for value in (values if isinstance(values, Iterable) else (values,)))
+    except TypeError as error:
+        raise TypeError(f"{name} must be an integer or a sequence of integers, got {values!r}") from error
 
 
 def sum_of_roots(count: int) -> float:

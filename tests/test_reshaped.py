@@ -1,18 +1,21 @@
 """`Reshaped` against the group norm of the array that is really reshaped, in both libraries."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
-from ramda_theory.regularizers import GroupLasso, GroupMCP, Regularizer, Reshaped, SparseGroupLasso
+from ramda_theory.regularizers import L1, GroupLasso, GroupMCP, Regularizer, Reshaped, SparseGroupLasso
 from ramda_theory.subproblem import Subproblem, solve
 
 SHAPE = (2, 3, 2, 5)
 CASES = [GroupLasso(0.7, dims=(0, 2, 3)), SparseGroupLasso(0.9, 0.4, dims=(1, -1), size_scaled=False)]
+MCPS = [GroupMCP(0.4, 12.0, dims=(1, -1))]
 
 
 @pytest.mark.parametrize("library", [np.asarray, torch.as_tensor])
-@pytest.mark.parametrize("grouped", CASES)
+@pytest.mark.parametrize("grouped", CASES + MCPS)
 def test_every_question_is_answered_in_the_other_shape(grouped, library):
     psi, rng = Reshaped(grouped, SHAPE), np.random.default_rng(0)
     w, g = rng.standard_normal((2, 12, 5))
@@ -40,7 +43,16 @@ def test_every_question_is_answered_in_the_other_shape(grouped, library):
         np.asarray(grouped.group_max(seen[2]) * seen[0]).ravel(),
     )
     assert psi.structure(w) == grouped.structure(seen[0])
-    assert psi.weight == grouped.weight and psi.convex and psi.separable and psi.weak_convexity == 0
+    assert psi.weight == grouped.weight and psi.separable
+    for ask in ("convex", "weak_convexity"):
+        assert getattr(psi, ask) == getattr(grouped, ask)
+    for mine, theirs in [
+        (psi.tangent(w, g), grouped.tangent(*seen[:2])),
+        (psi.manifold_hessian(w)(g), grouped.manifold_hessian(seen[0])(seen[1])),
+        (psi.prox(g, psi.group_max(diag)), grouped.prox(seen[1], grouped.group_max(seen[2]))),
+    ]:
+        assert mine.shape == w.shape
+        np.testing.assert_array_equal(np.asarray(mine).ravel(), np.asarray(theirs).ravel())
 
 
 @pytest.mark.parametrize("method", ["exact", "proximal_gradient", "accelerated"])
@@ -58,10 +70,15 @@ def test_all_solvers_agree(grouped, method):
 def test_plain_data(grouped):
     psi = Reshaped(grouped, SHAPE)
     assert Regularizer.from_dict(psi.to_dict()) == psi and hash(Regularizer.from_dict(psi.to_dict())) == hash(psi)
+    assert psi == dataclasses.replace(grouped, view=SHAPE) and psi.to_dict()["view"] == list(SHAPE)
+    former = {"name": "Reshaped", "grouped": grouped.to_dict(), "shape": list(SHAPE)}
+    if isinstance(grouped, GroupLasso):
+        former["grouped"]["labels"] = None  # as it was written
+    assert Regularizer.from_dict(former) == psi
 
 
 @pytest.mark.parametrize(("grouped", "shape", "error"), [
-    (GroupMCP(0.1, 3.0), (2, 3), TypeError),
+    (L1(0.1), (2, 3), TypeError),
     (GroupLasso(0.1, labels=(0, 1)), (2,), TypeError),
     (GroupLasso(0.1, dims=(2,)), (2, 3), ValueError),
     (GroupLasso(0.1), (2, 1.5), TypeError),

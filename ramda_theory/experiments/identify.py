@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ramda_theory.arrays import integers
 from ramda_theory.checkpoint import describe
 from ramda_theory.diagnostics import Identification, Record, StructureTrace, identification
 from ramda_theory.drawing.provenance import record_figure
 from ramda_theory.experiments.settings import Setting, checkpoint_path, problem_named, select
 from ramda_theory.methods import FullGradient, SampledGradient
 from ramda_theory.problems import Problem, Reference
-from ramda_theory.regularizers.grouped import integers
 from ramda_theory.run import Diverged, run
 from ramda_theory.structure import Structure
 from ramda_theory.tables import aligned

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ramda_theory.arrays import real
+from ramda_theory.arrays import integers, real
 from ramda_theory.drawing.provenance import record_figure
 from ramda_theory.files import write_atomically
 from ramda_theory.regularizers import GroupLasso
-from ramda_theory.regularizers.grouped import integers
 from ramda_theory.tables import aligned
 from ramda_theory.workloads.digits import MODELS, Split, digit_splits, network
 

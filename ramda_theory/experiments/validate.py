@@ -91,22 +91,23 @@ def generated(regularizer: Regularizer, shape: tuple[int, int], condition: float
     """A subproblem in a metric of about that condition number; about half of its solution's pieces are zero."""
     rng = np.random.default_rng((seed, *shape, int(np.log10(condition) * 10)))
     metric = np.exp(np.log(condition) * (rng.random(shape) - 0.5))
-    if isinstance(regularizer, GroupMCP):
+    strong_only = not regularizer.convex and not regularizer.exact_in_every_metric
+    if strong_only:
         metric = metric / metric.min()  # exact solutions need metric > weight_sum/gamma
     b = rng.standard_normal(shape)
-    if isinstance(regularizer, NuclearNorm):
+    if not regularizer.separable:
         b = rng.standard_normal((shape[0], 3)) @ rng.standard_normal((3, shape[1])) + 0.3 * b
     b = b * np.sqrt(metric)
     alpha = 0.5 * float(regularizer.critical_weight(b))
-    if isinstance(regularizer, GroupMCP):
-        alpha = min(alpha, 0.9 * regularizer.gamma)
+    if strong_only:
+        alpha = min(alpha, 0.9 / regularizer.weak_convexity)
     anchor = rng.standard_normal(shape)
     return Subproblem(anchor, metric * anchor - b, metric, alpha, regularizer)
 
 
 def reference_solution(problem: Subproblem) -> tuple[np.ndarray, float]:
     """The minimiser and a bound on its error in the metric: bisection, or for the nuclear norm a certified long run."""
-    if isinstance(problem.regularizer, NuclearNorm):
+    if not problem.regularizer.separable:
         point = solve(problem, "accelerated", tolerance=1e-13 * problem.magnitude, max_iter=50_000).point
         return point, float(problem.error_bound(point))
     point = np.asarray(bisection_reference(problem), dtype=float)
@@ -123,7 +124,7 @@ def applicable(name: str, problem: Subproblem) -> bool:
     if name == "accelerated":
         return psi.convex
     if name == "newton_raphson":
-        return isinstance(psi, GroupLasso)
+        return psi.sum_of_group_norms
     if name == "cvxpy":
         return psi.convex and problem.anchor.size <= 64
     return True

@@ -10,9 +10,6 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from ramda_theory.regularizers import Regularizer
-from ramda_theory.regularizers.grouped import Grouped
-from ramda_theory.regularizers.grouping import AxisGroups
-from ramda_theory.regularizers.separable import Separable
 
 
 def is_sharded(tensor: Tensor) -> TypeGuard[Any]:
@@ -68,11 +65,9 @@ def piece_of(tensor: Tensor, parameter: Any) -> Tensor:
 
 def groups_are_whole(psi: Regularizer, parameter: Any) -> bool:
     """Whether every piece psi separates into lies on one process."""
-    if isinstance(psi, Separable):
-        return True
-    if not isinstance(psi, Grouped) or getattr(psi, "labels", None) is not None:
+    axes = psi.piece_axes(tuple(parameter.shape))
+    if axes is None:
         return False
-    axes = AxisGroups(psi.dims, parameter.shape).axes
     return not any(place.is_shard() and place.dim % parameter.ndim in axes for place in parameter.placements)
 
 
@@ -92,14 +87,14 @@ def apply(
     """This process's piece of ``function(*tensors)``, a minimiser or proximal map of ``psi``.
 
     Where every group lies on one process the pieces suffice.  Groups that are cut add up their totals over the
-    processes (DTensor algebra).  What cannot be written so (the nuclear norm, labelled groups, tensors too small to
-    give every process a piece, ``gather``) is computed from the whole tensors, on every process alike.
+    processes (DTensor algebra).  What cannot be written so (the nuclear norm, groups that are no slices, tensors
+    too small to give every process a piece, ``gather``) is computed from the whole tensors, on every process alike.
     """
     if not is_sharded(parameter):
         return function(*pieces)
     if not gather and groups_are_whole(psi, parameter):
         return function(*pieces)
-    by_axes = isinstance(psi, Grouped) and getattr(psi, "labels", None) is None
+    by_axes = psi.piece_axes(tuple(parameter.shape)) is not None
     if by_axes and not gather and not some_piece_is_empty(parameter):
         result: Any = function(*(like(piece, parameter) for piece in pieces))
         return local(result.redistribute(placements=parameter.placements))

@@ -7,10 +7,9 @@ from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ramda_theory.arrays import real
+from ramda_theory.arrays import integers, real
 from ramda_theory.methods.state import Settings
 from ramda_theory.problems.checks import integer
-from ramda_theory.regularizers.grouped import integers
 from ramda_theory.subproblem.tolerance import ConstantTolerance, GeometricTolerance, PolynomialTolerance
 
 Sequence = float | Callable[[int], float]

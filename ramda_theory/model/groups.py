@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -12,8 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from ramda_theory.model.modules import WAYS, fit, role
 from ramda_theory.model.selection import Selector, Uses, parameter_uses, selectors, selects, spell
-from ramda_theory.regularizers import NuclearNorm, Regularizer, Reshaped
-from ramda_theory.regularizers.grouped import Grouped
+from ramda_theory.regularizers import Regularizer
 from ramda_theory.tables import aligned
 
 
@@ -44,7 +42,7 @@ class Decision:
     def row(self) -> tuple[str, ...]:
         """Its line of the table."""
         shape = tuple(self.parameter.shape)
-        about = self.reason if self.regularizer is None else _pieces(self.regularizer, shape)
+        about = self.reason if self.regularizer is None else self.regularizer.describe_pieces(shape)
         return " = ".join(self.names), self.module, "x".join(map(str, shape)), _spell_out(self.regularizer), about
 
 
@@ -147,8 +145,7 @@ def structured_param_groups(
     ValueError
         If nothing, or nothing of what a selector of ``include`` or ``regularizer`` names, can be regularized; if a
         selector matches nothing; if the modules that share a parameter would group it differently; if a lazy module
-        has not seen its first input; if `GroupMCP` meets heads or channels of a grouped convolution, which take
-        `Reshaped`.
+        has not seen its first input.
 
     Notes
     -----
@@ -211,7 +208,7 @@ def _rules(regularizer: Regularizer | Mapping[Selector, Regularizer]) -> dict[Se
     for value in rules.values():
         if not isinstance(value, Regularizer):
             raise TypeError(f"regularizer must be a Regularizer or a mapping to them, got {value!r}")
-        if isinstance(value, Reshaped) or getattr(value, "labels", None) is not None:
+        if value.tied_to_shape:
             raise ValueError(
                 f"regularizer must not carry labels or a shape, its groups are chosen by `by`, got {value!r}"
             )
@@ -260,23 +257,9 @@ def _spell_out(regularizer: Regularizer | None) -> str:
     """The regularizer on one line, without what is at its default, the axes aside."""
     if regularizer is None:
         return "-"
-    if isinstance(regularizer, Reshaped):
-        return f"Reshaped({_spell_out(regularizer.grouped)}, {regularizer.shape})"
     words = [f"{regularizer.weight:g}"]
     for field in fields(regularizer):
         value = getattr(regularizer, field.name)
         if field.name != "weight" and (field.name == "dims" or value != field.default):
             words.append(f"{field.name}={value}")
     return f"{type(regularizer).__name__}({', '.join(words)})"
-
-
-def _pieces(regularizer: Regularizer, shape: tuple[int, ...]) -> str:
-    """How many groups of what size, or what matrix."""
-    if isinstance(regularizer, Reshaped):
-        return _pieces(regularizer.grouped, regularizer.shape)
-    if isinstance(regularizer, Grouped):
-        size = math.prod(shape[dim] for dim in regularizer.dims)
-        return f"{math.prod(shape) // size if size else 0} groups of {size}"
-    if isinstance(regularizer, NuclearNorm):
-        return f"matrix {shape[0]} x {math.prod(shape[1:])}"
-    return "entries"

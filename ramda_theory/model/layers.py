@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ramda_theory.regularizers import NuclearNorm, Regularizer, Reshaped
-from ramda_theory.regularizers.grouped import Grouped
+from ramda_theory.regularizers import NuclearNorm, Regularizer
+from ramda_theory.structure import Rank
 
 HALF = (torch.float16, torch.bfloat16)
 
@@ -84,13 +84,13 @@ def read_structure(name: str, weight: Tensor, regularizer: Regularizer, ranks: b
     nuclear norm, and of the first axis against all others for the rest; vectors have none.
     """
     counts = {"entries": weight.numel(), "zero_entries": weight.numel() - int(torch.count_nonzero(weight))}
-    if isinstance(regularizer, (Grouped, Reshaped)):
-        support = regularizer.group_support(weight)
+    if (support := regularizer.group_support(weight)) is not None:
         counts |= {"groups": support.pattern.size, "zero_groups": support.pattern.size - support.count}
         counts |= {"grouped_entries": weight.numel(), "zero_group_entries": weight.numel() - support.dimension}
     if ranks and weight.ndim > 1 and weight.dtype not in HALF and bool(torch.isfinite(weight).all()):
-        by_rows = NuclearNorm(0.0, (0,), tuple(range(1, weight.ndim)))
-        found = (regularizer if isinstance(regularizer, NuclearNorm) else by_rows).structure(weight)
+        found = regularizer.structure(weight)
+        if not isinstance(found, Rank):
+            found = NuclearNorm(0.0, (0,), tuple(range(1, weight.ndim))).structure(weight)
         counts |= {"singular_values": min(found.rows, found.columns), "rank": found.rank}
     return LayerStructure(name, **counts)
 

@@ -7,16 +7,15 @@ in grouped convolutions and for attention heads after reshaping it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from ramda_theory.model.selection import Use
-from ramda_theory.regularizers import NuclearNorm, Regularizer, Reshaped
-from ramda_theory.regularizers.grouped import Grouped
+from ramda_theory.regularizers import Regularizer
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
@@ -119,21 +118,8 @@ def fit(regularizer: Regularizer, role: Role, by: str, name: str, shape: tuple[i
     Group norms are taken over the slices of the role; the nuclear norm takes the first axis as rows and all others as
     columns; every other regularizer stays as it is.
     """
-    if isinstance(regularizer, NuclearNorm):
-        if role.kind in ("norm", "bias"):
-            raise ValueError(f"{name} (shape {shape}) is not a matrix: NuclearNorm cannot regularize a {role.kind}")
-        return replace(regularizer, row_dims=(0,), column_dims=tuple(range(1, len(shape))))
-    if not isinstance(regularizer, Grouped):
-        return regularizer
+    if regularizer.needs_matrix and role.kind in ("norm", "bias"):
+        kind = type(regularizer).__name__
+        raise ValueError(f"{name} (shape {shape}) is not a matrix: {kind} cannot regularize a {role.kind}")
     slices: Any = role.by_input if by == "input" else role.by_output
-    grouped: Any = replace(cast("Any", regularizer), dims=slices.dims)
-    if slices.shape == shape:
-        psi: Regularizer = grouped
-        return psi
-    try:
-        return Reshaped(grouped, slices.shape)
-    except TypeError as error:
-        raise ValueError(
-            f"{name} (shape {shape}) has its groups in shape {slices.shape}, which GroupLasso and SparseGroupLasso can "
-            f"take, not {regularizer!r}: exclude it or choose another `by`"
-        ) from error
+    return regularizer.for_slices(slices.dims, shape, slices.shape)

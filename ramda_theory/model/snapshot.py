@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from ramda_theory.model.layers import read_structure, regularized
-from ramda_theory.regularizers import NuclearNorm
 from ramda_theory.structure import GroupSupport, Pattern
 
 
@@ -81,9 +80,8 @@ def take(groups: Sequence[dict[str, Any]]) -> Snapshot:
     rows, counts = [np.zeros(0, dtype=np.uint8)], []
     for name, weight, regularizer in regularized(groups):
         start = slots[-1].stop if slots else 0
-        by_rank = isinstance(regularizer, NuclearNorm)
-        counts.append(read_structure(name, weight, regularizer, ranks=by_rank).counts)
-        pattern: Any = None if by_rank else regularizer.structure(weight)
+        pattern = regularizer.structure(weight)
+        counts.append(read_structure(name, weight, regularizer, ranks=not isinstance(pattern, Pattern)).counts)
         if isinstance(pattern, Pattern):
             planes = 1 if isinstance(pattern, GroupSupport) and regularizer.convex else 3
             rows += [np.packbits((pattern.pattern.ravel() >> plane) & 1) for plane in range(planes)]

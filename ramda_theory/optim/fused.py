@@ -235,7 +235,7 @@ def obstacle(options: dict[str, Any], steps: Sequence[Tensor]) -> str | None:
         return "on_nonfinite='skip' masks the step"
     if not may_look(options, steps):
         return "it is compiled or captured, or its numbers are on a device"
-    if type(psi) not in (type(None), L1, ElasticNet, GroupLasso) or getattr(psi, "labels", None) is not None:
+    if type(psi) not in (type(None), L1, ElasticNet, GroupLasso) or (psi is not None and psi.tied_to_shape):
         return f"no loops for {psi!r}"
     if not is_exact(psi, options["solver"]):
         return f"no loops for the solver {options['solver']!r}"

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from ramda_theory.arrays import real
-from ramda_theory.regularizers import GroupLasso, NuclearNorm, Regularizer, Reshaped
-from ramda_theory.regularizers.grouped import Grouped
+from ramda_theory.regularizers import Regularizer
 from ramda_theory.subproblem import (
     SOLVERS,
     Accelerated,
@@ -219,12 +218,8 @@ def check_parameter(parameter: Tensor, psi: Regularizer | None) -> None:
     if parameter.layout is not torch.strided:
         raise TypeError(f"parameters must be dense, got layout {parameter.layout}")
     try:
-        if isinstance(psi, Grouped):
-            psi.groups(parameter.detach())
-        elif isinstance(psi, NuclearNorm):
-            psi.matrix(torch.empty(parameter.shape, device="meta"))
-        elif isinstance(psi, Reshaped):
-            psi.seen(torch.empty(parameter.shape, device="meta"))
+        if psi is not None:
+            psi.check_shape(tuple(parameter.shape))
     except ValueError as error:
         raise ValueError(f"{psi!r} does not fit a parameter of shape {tuple(parameter.shape)}: {error}") from error
 
@@ -234,11 +229,11 @@ def check_solver(psi: Regularizer, choice: Any) -> None:
     if isinstance(choice, str):
         choice = SOLVERS[choice]
     reason = ""
-    if isinstance(choice, Exact) and not hasattr(psi, "metric_prox"):
+    if isinstance(choice, Exact) and not psi.has_exact_method:
         reason = "it has no exact method"
     elif isinstance(choice, Accelerated) and not psi.convex:
         reason = "it is not convex"
-    elif isinstance(choice, NewtonRaphson) and not isinstance(psi, GroupLasso):
+    elif isinstance(choice, NewtonRaphson) and not psi.sum_of_group_norms:
         reason = "that solver is for GroupLasso only"
     elif getattr(choice, "step", "global") == "group" and not psi.separable:
         reason = "it does not separate into groups"

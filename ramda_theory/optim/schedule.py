@@ -11,10 +11,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from ramda_theory.arrays import real
+from ramda_theory.arrays import integers, real
 from ramda_theory.optim.base import StructuredOptimizer
 from ramda_theory.optim.dual_averaging import DualAveraging, nonnegative_integer
-from ramda_theory.regularizers.grouped import integers
 
 
 class StageSchedule(LRScheduler):

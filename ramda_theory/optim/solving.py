@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ramda_theory.kernels.sharding import apply, is_sharded, piece_of, whole
-from ramda_theory.regularizers import GroupMCP, Regularizer
+from ramda_theory.regularizers import Regularizer
 from ramda_theory.subproblem import Exact, Subproblem
 from ramda_theory.subproblem.solve import choose, judge
 
@@ -53,7 +53,7 @@ def is_exact(psi: Regularizer | None, solver: Any) -> bool:
     if psi is None:
         return True
     if solver is None:
-        return hasattr(psi, "metric_prox") and not isinstance(psi, GroupMCP)
+        return psi.exact_in_every_metric
     return solver == "exact" or isinstance(solver, Exact)
 
 

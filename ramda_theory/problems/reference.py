@@ -11,8 +11,6 @@ from collections.abc import Callable
 import numpy as np
 
 from ramda_theory.problems.base import CERTIFIED, Problem, Reference
-from ramda_theory.regularizers import L1, MCP, SCAD, ElasticNet, GroupLasso, GroupMCP, Regularizer, SparseGroupLasso
-from ramda_theory.regularizers.grouped import Grouped
 from ramda_theory.structure import Pattern
 
 Operator = Callable[[np.ndarray], np.ndarray]
@@ -119,19 +117,18 @@ def polish(problem: Problem, w: np.ndarray, tolerance: float, max_iter: int = 30
     """
     regularizer = problem.regularizer
     structure = regularizer.structure(w)
-    active = active_entries(regularizer, w)
 
     def slope(point: np.ndarray) -> tuple[float, np.ndarray]:
         value, gradient = problem.value_and_gradient(point)
         residual = regularizer.subdifferential_residual(point, gradient)
-        return value + float(regularizer.value(point)), np.where(active, residual, 0.0)
+        return value + float(regularizer.value(point)), regularizer.tangent(w, residual)
 
     objective, residual = slope(w)
     for _ in range(max_iter):
         size = float(np.linalg.norm(residual))
         if size <= 0.1 * tolerance:
             break
-        direction = newton_direction(problem, w, active, residual)
+        direction = newton_direction(problem, w, residual)
         if direction is None:
             break
         length = 1.0
@@ -151,60 +148,14 @@ def polish(problem: Problem, w: np.ndarray, tolerance: float, max_iter: int = 30
     return w
 
 
-def newton_direction(problem: Problem, w: np.ndarray, active: np.ndarray, residual: np.ndarray) -> np.ndarray | None:
+def newton_direction(problem: Problem, w: np.ndarray, residual: np.ndarray) -> np.ndarray | None:
     """Solve (Hessian of F on the manifold) d = -residual, the more accurately the smaller the residual."""
-    smooth, penalty = problem.hessian(w), curvature(problem.regularizer, w)
+    smooth, penalty = problem.hessian(w), problem.regularizer.manifold_hessian(w)
 
     def hessian(d: np.ndarray) -> np.ndarray:
-        return np.where(active, smooth(d) + penalty(d), 0.0)
+        return problem.regularizer.tangent(w, smooth(d) + penalty(d))
 
     return conjugate_gradients(hessian, -residual, accuracy=min(0.1, math.sqrt(float(np.linalg.norm(residual)))))
-
-
-def active_entries(regularizer: Regularizer, w: np.ndarray) -> np.ndarray:
-    """True for the entries of the nonzero pieces of ``w``."""
-    structure = regularizer.structure(w)
-    if not isinstance(structure, Pattern):
-        raise TypeError(f"the manifold of {regularizer!r} is not given by its active entries")
-    return np.broadcast_to(regularizer.spread(structure.mask, w), w.shape)
-
-
-def curvature(regularizer: Regularizer, w: np.ndarray) -> Operator:
-    """The map d -> (Hessian of psi on the manifold of w) d, for d that vanishes on the inactive entries.
-
-    Sums over entries: phi''(|w_i|) d_i.  Sums over groups, phi(||w_g||): with u = w_g / ||w_g||,
-    phi'(||w_g||)/||w_g|| (d - u <u, d>) + phi''(||w_g||) u <u, d>.
-    """
-    size = np.abs(w)
-    if isinstance(regularizer, MCP):
-        bend = np.where(size <= regularizer.gamma * regularizer.weight, -1.0 / regularizer.gamma, 0.0)
-        return lambda d: bend * d
-    if isinstance(regularizer, SCAD):
-        falling = (size > regularizer.weight) & (size <= regularizer.a * regularizer.weight)
-        bend = np.where(falling, -1.0 / (regularizer.a - 1.0), 0.0)
-        return lambda d: bend * d
-    if isinstance(regularizer, (L1, ElasticNet)):
-        l2 = getattr(regularizer, "l2", 0.0)
-        return lambda d: l2 * d
-    if isinstance(regularizer, (GroupLasso, SparseGroupLasso, GroupMCP)):
-        return group_curvature(regularizer, w)
-    raise TypeError(f"no manifold Hessian is known for {regularizer!r}")
-
-
-def group_curvature(regularizer: Grouped, w: np.ndarray) -> Operator:
-    """The group case of `curvature`."""
-    groups, norms = regularizer.groups(w), regularizer.group_norms(w)
-    safe = np.where(norms > 0, norms, 1.0)
-    slope, bend = regularizer.group_weights(w) + 0.0 * norms, 0.0 * norms
-    if isinstance(regularizer, SparseGroupLasso):
-        slope = slope * (1.0 - regularizer.l1_ratio)
-    if isinstance(regularizer, GroupMCP):
-        bend = np.where(norms <= regularizer.gamma * slope, -1.0 / regularizer.gamma, 0.0)
-        slope = np.maximum(slope - norms / regularizer.gamma, 0.0)
-    across = groups.spread(np, slope / safe)
-    along = groups.spread(np, bend) - across
-    unit = w / groups.spread(np, safe)
-    return lambda d: across * d + along * (unit * groups.spread(np, groups.total(np, unit * d)))
 
 
 def conjugate_gradients(operator: Operator, b: np.ndarray, accuracy: float) -> np.ndarray | None:

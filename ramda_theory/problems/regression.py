@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 
+from ramda_theory.arrays import integers
 from ramda_theory.problems.base import Problem
 from ramda_theory.problems.checks import matrix, vector
 from ramda_theory.regularizers import Regularizer
-from ramda_theory.regularizers.grouped import integers
 
 
 class LeastSquares(Problem):

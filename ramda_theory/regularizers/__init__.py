@@ -1,15 +1,15 @@
-"""The regularizers psi; see `Regularizer` for what each of them can do."""
+"""The regularizers psi; see `Regularizer` for what each of them can do, and for how to write another."""
 
 from ramda_theory.regularizers.base import Regularizer
-from ramda_theory.regularizers.grouped import GroupLasso, GroupMCP, SparseGroupLasso
-from ramda_theory.regularizers.reshaped import Reshaped
-from ramda_theory.regularizers.separable import L1, MCP, SCAD, ElasticNet
-from ramda_theory.regularizers.spectral import NuclearNorm
-
-BY_NAME: dict[str, type[Regularizer]] = {
-    cls.__name__: cls
-    for cls in (L1, ElasticNet, MCP, SCAD, GroupLasso, SparseGroupLasso, GroupMCP, NuclearNorm, Reshaped)
-}
+from ramda_theory.regularizers.elastic_net import ElasticNet
+from ramda_theory.regularizers.group_lasso import GroupLasso
+from ramda_theory.regularizers.group_mcp import GroupMCP
+from ramda_theory.regularizers.grouped import Reshaped
+from ramda_theory.regularizers.l1 import L1
+from ramda_theory.regularizers.mcp import MCP
+from ramda_theory.regularizers.nuclear_norm import NuclearNorm
+from ramda_theory.regularizers.scad import SCAD
+from ramda_theory.regularizers.sparse_group_lasso import SparseGroupLasso
 
 __all__ = [
     "L1",

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ramda_theory.arrays import Array, largest, namespace, norm, real
+from ramda_theory.arrays import Array, largest, namespace, norm, real, wide
 from ramda_theory.regularizers.kernel import KernelSpec
-from ramda_theory.structure import Structure
+from ramda_theory.structure import GroupSupport, Structure
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,10 @@ class Regularizer(ABC):
     """A regularizer psi with its proximal maps, its subdifferential and its active manifolds.
 
     Instances are immutable, compare by value and convert to plain data (`to_dict`, `from_dict`).
+
+    A subclass, decorated with ``dataclass(frozen=True)``, needs the abstract methods and nothing else; defining it
+    registers its name, so that checkpoints that name it can be read.  ``metric_prox`` and the methods that have a body
+    here make it faster, or checkable, if it has them.
 
     Parameters
     ----------
@@ -36,6 +43,18 @@ class Regularizer(ABC):
 
     convex: ClassVar[bool] = True
     separable: ClassVar[bool] = True  # into pieces, each with a step size of its own
+    needs_matrix: ClassVar[bool] = False  # rather than entries or groups of them
+    sum_of_group_norms: ClassVar[bool] = False  # exactly: psi(w) = sum_g weight_g ||w_g||, and nothing else
+
+    _registry: ClassVar[dict[str, type[Regularizer]]] = {}
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        known = Regularizer._registry.get(cls.__name__)
+        own = __name__.rpartition(".")[0]  # what is defined beside this file keeps its name
+        if known is not None and known.__module__ != cls.__module__ and known.__module__.rpartition(".")[0] == own:
+            raise TypeError(f"a regularizer named {cls.__name__!r} exists in {known.__module__}: choose another name")
+        Regularizer._registry[cls.__name__] = cls
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", real("weight", self.weight, minimum=0.0))
@@ -64,7 +83,49 @@ class Regularizer(ABC):
 
     def has_metric_prox(self, diag: Array, scale: Array | float = 1.0) -> bool:
         """Whether ``metric_prox`` is exact for this metric."""
+        return self.has_exact_method
+
+    @property
+    def has_exact_method(self) -> bool:
+        """Whether ``metric_prox`` exists; `has_metric_prox` says for which metrics."""
         return hasattr(self, "metric_prox")
+
+    @property
+    def exact_in_every_metric(self) -> bool:
+        """Whether ``metric_prox`` exists and is exact for every positive diagonal."""
+        return self.has_exact_method
+
+    # -- the pieces psi separates into, and the arrays it takes -------------------------------------------------------
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:  # noqa: B027 (most psi take any shape)
+        """Raise ValueError unless psi is defined for arrays of this shape."""
+
+    def describe_pieces(self, shape: tuple[int, ...]) -> str:
+        """What psi sees in an array of this shape, in words."""
+        return "entries"
+
+    @property
+    def tied_to_shape(self) -> bool:
+        """Whether psi carries a grouping that fits arrays of one size only (labels, a view)."""
+        return False
+
+    def for_slices(self, dims: tuple[int, ...], shape: tuple[int, ...], view: tuple[int, ...]) -> Regularizer:
+        """psi for an array of ``shape`` whose groups are the slices over ``dims`` of the array seen in ``view``.
+
+        A psi without groups stays as it is; one that needs a matrix takes the first axis of ``shape`` as its rows.
+        """
+        return self
+
+    def piece_axes(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Axes along which a piece extends, where the pieces are slices of the array; None where they are not.
+
+        An array may be cut between slices, and every part be treated by itself.
+        """
+        return None
+
+    def group_support(self, w: Array) -> GroupSupport | None:
+        """Which groups of ``w`` are nonzero, from exact zeros; None if psi has no groups."""
+        return None
 
     def group_max(self, diag: Array) -> Array:
         """Largest entry of ``diag`` in each piece psi separates into (the whole array if it does not separate)."""
@@ -103,7 +164,66 @@ class Regularizer(ABC):
     def structure(self, w: Array) -> Structure:
         """Active manifold at ``w``, read from exact zeros (waits for a device)."""
 
-    # -- compiled engines ---------------------------------------------------------------------------------------------
+    def tangent(self, w: Array, direction: Array) -> Array:
+        """Part of ``direction`` tangent at ``w`` to its active manifold; by default, that of the nonzero entries."""
+        xp = namespace(w=w, direction=direction)
+        same_shape(w=w, direction=direction)
+        return xp.where(w == 0, xp.zeros_like(direction), direction)
+
+    def keeping_structure(self, w: Array, direction: Array) -> Array:
+        """Part of ``direction`` along which a short straight move from ``w`` makes no zero piece nonzero."""
+        return Regularizer.tangent(self, w, direction)
+
+    def manifold_hessian(self, w: Array) -> Callable[[Array], Array]:
+        """The map d -> (Hessian of psi along its active manifold at ``w``) d.
+
+        Here a central difference of the gradient of psi along the manifold, good to about 1e-9; exact where a class
+        says so.
+
+        Parameters
+        ----------
+        w : array
+
+        Returns
+        -------
+        callable
+            Symmetric; takes an array like ``w``, of which the tangent part counts, and gives a tangent one (float64).
+        """
+        xp = namespace(w=w)
+        w = wide(xp, w)
+        active = xp.abs(w[w != 0])
+        reach = float(xp.min(active)) if math.prod(active.shape) else 1.0
+        reach *= float(xp.finfo(xp.float64).eps) ** (1 / 3)
+
+        def product(direction: Array) -> Array:
+            d = self.tangent(w, wide(xp, direction))
+            length = float(norm(xp, d))
+            if length == 0:
+                return d
+            h, no_gradient = reach / length, xp.zeros_like(w)
+            ahead, behind = (self.subdifferential_residual(w + each * d, no_gradient) for each in (h, -h))
+            return self.tangent(w, (ahead - behind) / (2.0 * h))
+
+        return product
+
+    # -- other ways to solve, and to check --------------------------------------------------------------------------
+
+    def cvxpy_expression(self, x: Any, shape: tuple[int, ...]) -> Any:
+        """psi of a flat CVXPY variable, from the formula it is published with.
+
+        Parameters
+        ----------
+        x : cvxpy.Variable
+            The entries of an array of ``shape``, in C order.
+        shape : tuple of int
+
+        Raises
+        ------
+        ValueError
+            If psi is not convex, or has no formula for CVXPY.
+        """
+        why = "states no formula for it" if self.convex else "is not convex"
+        raise ValueError(f"cvxpy solves convex subproblems only, and {self!r} {why}")
 
     def kernel(self) -> KernelSpec | None:
         """What a compiled engine needs to solve the subproblem in a metric; None if only Python can."""
@@ -116,22 +236,48 @@ class Regularizer(ABC):
         data: dict[str, Any] = {"name": type(self).__name__}
         for field in fields(self):
             value = getattr(self, field.name)
-            data[field.name] = list(value) if isinstance(value, tuple) else value
+            if value is not None:
+                data[field.name] = list(value) if isinstance(value, tuple) else value
         return data
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Regularizer:
-        """Rebuild a regularizer from `to_dict`'s data; an unknown name or field is an error."""
-        from ramda_theory.regularizers import BY_NAME
+        """Rebuild a regularizer from `to_dict`'s data.
 
-        arguments = dict(data)
+        Parameters
+        ----------
+        data : dict
+            The name of a class and its arguments.
+
+        Returns
+        -------
+        Regularizer
+
+        Raises
+        ------
+        ValueError
+            If no regularizer of that name is defined, or it has no such argument.
+        """
+        arguments = {key: tuple(value) if isinstance(value, list) else value for key, value in data.items()}
         name = arguments.pop("name", None)
-        if name not in BY_NAME:
-            raise ValueError(f"name must be one of {sorted(BY_NAME)}, got {name!r}")
-        known = {field.name for field in fields(BY_NAME[name])}
-        if unknown := sorted(set(arguments) - known):
-            raise ValueError(f"{name} has no argument {unknown[0]!r}; it takes {sorted(known)}")
-        return BY_NAME[name](**arguments)
+        if name in FORMER:
+            return FORMER[name](**arguments)
+        known = Regularizer._registry
+        if name not in known or inspect.isabstract(known[name]):
+            names = sorted(each for each, cls in known.items() if not inspect.isabstract(cls))
+            raise ValueError(
+                f"name must be one of {names}, got {name!r}: if that is a regularizer of your own, import the module "
+                "that defines it first"
+            )
+        takes = {field.name for field in fields(known[name])}
+        if unknown := sorted(set(arguments) - takes):
+            raise ValueError(f"{name} has no argument {unknown[0]!r}; it takes {sorted(takes)}")
+        found: Any = known[name]
+        return found(**arguments)
+
+
+FORMER: dict[str, Callable[..., Regularizer]] = {}
+"""Names that earlier versions wrote, and what makes a regularizer of their arguments."""
 
 
 def same_shape(**arrays: Array) -> None:

@@ -1,18 +1,104 @@
-"""How entries form groups: the slices along axes, or the labels of a vector.
+"""How entries form groups: slices along axes, of the array itself or of a view of it, or the labels of a vector.
 
-Both kinds answer the same four questions, so that a group norm is written once: the total over each group, its
-maximum, a group quantity laid out over the entries, and the group sizes.
+`Grouping` is what a regularizer carries.  Its `Groups` for one shape answer four questions, so that a group norm is
+written once: the total over each group, its maximum, a group quantity laid out over the entries, and the group sizes.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from types import ModuleType
 
 import numpy as np
 from array_api_compat import is_torch_array
 
-from ramda_theory.arrays import Array, segment_max, segment_sum, total
+from ramda_theory.arrays import Array, integers, segment_max, segment_sum, total
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """Which entries of an array make up a group.
+
+    Parameters
+    ----------
+    dims : tuple of int
+        Axes a group extends over (negative ones count from the end).
+    labels : tuple of int, optional
+        Instead: one integer per entry of a vector; equal labels form a group.
+    view : tuple of int, optional
+        Shape, of as many entries in C order, in which ``dims`` name axes: (heads, features, columns) for groups that
+        are whole attention heads.  None: the array's own shape.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If these are no integers, if labels meet dims or a view, or if the view lacks an axis of ``dims``.
+    """
+
+    dims: tuple[int, ...] = (0,)
+    labels: tuple[int, ...] | None = None
+    view: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dims", integers("dims", self.dims))
+        for name in ("labels", "view"):
+            if (value := getattr(self, name)) is not None:
+                object.__setattr__(self, name, integers(name, value))
+        if self.labels is not None and self.dims != (0,):
+            raise ValueError(f"dims and labels exclude each other, got dims {self.dims} and labels")
+        if self.labels is not None and self.view is not None:
+            raise ValueError(f"labels and view exclude each other, got labels and view {self.view}")
+        if self.view is not None:
+            AxisGroups(self.dims, self.view)  # refuses axes that the view lacks
+
+    def of(self, shape: tuple[int, ...]) -> Groups:
+        """The groups of arrays of this shape; ValueError if the grouping does not fit it."""
+        if self.labels is not None:
+            if tuple(shape) != (len(self.labels),):
+                raise ValueError(f"labels give groups of a vector of {len(self.labels)} entries, got {tuple(shape)}")
+            return self._label_groups
+        return AxisGroups(self.dims, shape) if self.view is None else ViewGroups(self.dims, self.view, shape)
+
+    @cached_property
+    def _label_groups(self) -> LabelGroups:
+        return LabelGroups(np.asarray(self.labels, dtype=np.int64))
+
+    def nonzero(self, w: np.ndarray) -> tuple[np.ndarray, int | np.ndarray]:
+        """Which groups of ``w`` hold anything but zeros, and the groups' sizes."""
+        if self.labels is not None:
+            groups = self._label_groups
+            self.of(w.shape)
+            return np.bincount(groups.index, weights=w != 0, minlength=len(groups.sizes)) > 0, groups.sizes
+        if self.view is not None:
+            self.of(w.shape)
+            w = w.reshape(self.view)
+        by_axes = _axis_groups(self.dims, w.shape)
+        return np.logical_or.reduce(w, axis=by_axes.axes, keepdims=True), by_axes.sizes
+
+    def axes(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Axes of an array of this shape that a group extends over; None if its groups are not slices of it."""
+        return AxisGroups(self.dims, shape).axes if self.labels is None and self.view is None else None
+
+    def describe(self, shape: tuple[int, ...]) -> str:
+        """How many groups of what size."""
+        entries, sizes = math.prod(shape), self.of(shape).sizes
+        if self.labels is not None:
+            return f"{np.size(sizes)} groups of {np.min(sizes, initial=entries)} to {np.max(sizes, initial=0)}"
+        return f"{entries // int(sizes) if sizes else 0} groups of {sizes}"
+
+    def indices(self, shape: tuple[int, ...]) -> list[np.ndarray]:
+        """Positions, in the flattened array, of the entries of every group."""
+        if self.labels is not None:
+            self.of(shape)
+            return [np.flatnonzero(np.asarray(self.labels) == label) for label in sorted(set(self.labels))]
+        self.of(shape)
+        index = np.arange(math.prod(shape)).reshape(shape if self.view is None else self.view)
+        axes = sorted(axis % index.ndim for axis in self.dims)
+        last = np.moveaxis(index, axes, range(-len(axes), 0)) if axes else index[..., None]
+        kept = last.shape[: last.ndim - max(len(axes), 1)]
+        return list(last.reshape(math.prod(kept), -1)) if index.size else []
 
 
 class AxisGroups:
@@ -51,9 +137,7 @@ class LabelGroups:
     Labels are any integers; group k is the k-th smallest label.
     """
 
-    def __init__(self, labels: np.ndarray, shape: tuple[int, ...]) -> None:
-        if tuple(shape) != labels.shape:
-            raise ValueError(f"labels give groups of a vector of {labels.size} entries, got shape {tuple(shape)}")
+    def __init__(self, labels: np.ndarray) -> None:
         _, self.index, self.sizes = np.unique(labels, return_inverse=True, return_counts=True)
 
     def _index(self, like: Array) -> Array:
@@ -73,10 +157,33 @@ class LabelGroups:
         return _as_tensor(roots, like) if is_torch_array(like) else roots
 
 
+class ViewGroups:
+    """`AxisGroups` of the array seen in another shape; group quantities have the axes of that shape."""
+
+    def __init__(self, dims: tuple[int, ...], view: tuple[int, ...], shape: tuple[int, ...]) -> None:
+        if math.prod(shape) != math.prod(view):
+            raise ValueError(f"an array of shape {tuple(shape)} cannot be seen as {view}")
+        self._seen, self._view, self._shape = AxisGroups(dims, view), view, tuple(shape)
+        self.sizes = self._seen.sizes
+
+    def total(self, xp: ModuleType, array: Array) -> Array:
+        return self._seen.total(xp, xp.reshape(array, self._view))
+
+    def max(self, xp: ModuleType, array: Array) -> Array:
+        return self._seen.max(xp, xp.reshape(array, self._view))
+
+    def spread(self, xp: ModuleType, per_group: Array) -> Array:
+        return xp.reshape(xp.broadcast_to(per_group, self._view), self._shape)
+
+    def root_sizes(self, xp: ModuleType, like: Array) -> float:
+        return self._seen.root_sizes(xp, like)
+
+
 def _as_tensor(array: np.ndarray, like: Array) -> Array:
     import torch
 
     return torch.as_tensor(array, device=like.device)
 
 
-Groups = AxisGroups | LabelGroups
+Groups = AxisGroups | LabelGroups | ViewGroups
+_axis_groups = lru_cache(maxsize=64)(AxisGroups)  # `nonzero` is asked after every step of a run

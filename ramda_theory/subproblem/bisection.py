@@ -7,11 +7,12 @@ Values of NumPy's ``longdouble`` (64-bit mantissa on x86, at least float64 elsew
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ramda_theory.arrays import to_host
-from ramda_theory.regularizers import L1, MCP, SCAD, ElasticNet, GroupLasso, GroupMCP, Regularizer, SparseGroupLasso
 from ramda_theory.subproblem.problem import Subproblem
 
 HALVINGS = 200
@@ -30,42 +31,59 @@ def bisection_reference(problem: Subproblem) -> np.ndarray:
     psi, alpha = problem.regularizer, np.longdouble(problem.weight_sum)
     anchor, grad_sum, d = (to_host(a).astype(np.longdouble) for a in (problem.anchor, problem.grad_sum, problem.metric))
     b = d * anchor - grad_sum
-    if isinstance(psi, (L1, ElasticNet, MCP, SCAD)):
-        return np.sign(b) * scalar_minimizer(psi, np.abs(b), d, alpha)
-    if isinstance(psi, (GroupLasso, SparseGroupLasso, GroupMCP)):
-        return grouped_minimizer(psi, b, d, alpha)
+    name = type(psi).__name__
+    if name in SCALAR:
+        return np.sign(b) * scalar_minimizer(SCALAR[name](psi, alpha), np.abs(b), d)
+    if name in GROUPED:
+        return grouped_minimizer(GROUPED[name], psi, b, d, alpha)
     raise ValueError(f"no bisection reference for {psi!r}")
 
 
-def slope_and_breaks(psi: Regularizer, alpha: np.longdouble):
-    """alpha phi'(t) for t > 0, alpha phi(t), and the points between which phi' is smooth."""
+class Scalar(NamedTuple):
+    """A function of one number as published: alpha phi'(t) for t > 0, alpha phi(t), and where phi' is not smooth."""
+
+    slope: Callable[[Any], Any]
+    phi: Callable[[Any], Any]
+    breaks: list[np.longdouble]
+
+
+def l1(psi: Any, alpha: np.longdouble) -> Scalar:
     lam = np.longdouble(psi.weight)
-    if isinstance(psi, L1):
-        return lambda t: alpha * lam + 0 * t, lambda t: alpha * lam * t, []
-    if isinstance(psi, ElasticNet):
-        l2 = np.longdouble(psi.l2)
-        return lambda t: alpha * (lam + l2 * t), lambda t: alpha * (lam * t + l2 * t * t / 2), []
-    if isinstance(psi, MCP):
-        reach = np.longdouble(psi.gamma) * lam
+    return Scalar(lambda t: alpha * lam + 0 * t, lambda t: alpha * lam * t, [])
 
-        def mcp(t):
-            t = np.minimum(t, reach)
-            return alpha * (lam * t - t * t / (2 * np.longdouble(psi.gamma)))
 
-        return lambda t: alpha * np.maximum(lam - t / np.longdouble(psi.gamma), 0), mcp, [reach]
-    assert isinstance(psi, SCAD)
-    a = np.longdouble(psi.a)
+def elastic_net(psi: Any, alpha: np.longdouble) -> Scalar:
+    lam, l2 = np.longdouble(psi.weight), np.longdouble(psi.l2)
+    return Scalar(lambda t: alpha * (lam + l2 * t), lambda t: alpha * (lam * t + l2 * t * t / 2), [])
 
-    def scad(t):
+
+def mcp(psi: Any, alpha: np.longdouble) -> Scalar:
+    lam, gamma = np.longdouble(psi.weight), np.longdouble(psi.gamma)
+
+    def phi(t: Any) -> Any:
+        t = np.minimum(t, gamma * lam)
+        return alpha * (lam * t - t * t / (2 * gamma))
+
+    return Scalar(lambda t: alpha * np.maximum(lam - t / gamma, 0), phi, [gamma * lam])
+
+
+def scad(psi: Any, alpha: np.longdouble) -> Scalar:
+    lam, a = np.longdouble(psi.weight), np.longdouble(psi.a)
+
+    def phi(t: Any) -> Any:
         middle = np.clip(t, lam, a * lam)
         return alpha * (lam * np.minimum(t, lam) + (middle - lam) * (2 * a * lam - middle - lam) / (2 * (a - 1)))
 
-    return lambda t: alpha * np.clip((a * lam - t) / (a - 1), 0, lam), scad, [lam, a * lam]
+    return Scalar(lambda t: alpha * np.clip((a * lam - t) / (a - 1), 0, lam), phi, [lam, a * lam])
 
 
-def scalar_minimizer(psi: Regularizer, b: np.ndarray, d: np.ndarray, alpha: np.longdouble) -> np.ndarray:
+SCALAR = {"L1": l1, "ElasticNet": elastic_net, "MCP": mcp, "SCAD": scad}
+GROUPED = {"GroupLasso": "lasso", "SparseGroupLasso": "sparse", "GroupMCP": "mcp"}
+
+
+def scalar_minimizer(function: Scalar, b: np.ndarray, d: np.ndarray) -> np.ndarray:
     """argmin_{t >= 0} 1/2 d t^2 - b t + alpha phi(t) for b >= 0: the best of 0 and the zeros of each smooth piece."""
-    slope, phi, breaks = slope_and_breaks(psi, alpha)
+    slope, phi, breaks = function
     best = np.zeros_like(b)
     best_value = np.zeros_like(b)
     edges = [np.longdouble(0), *breaks, np.longdouble(np.inf)]
@@ -85,19 +103,17 @@ def scalar_minimizer(psi: Regularizer, b: np.ndarray, d: np.ndarray, alpha: np.l
     return best
 
 
-def grouped_minimizer(
-    psi: GroupLasso | SparseGroupLasso | GroupMCP, b: np.ndarray, d: np.ndarray, alpha: np.longdouble
-) -> np.ndarray:
+def grouped_minimizer(kind: str, psi: Any, b: np.ndarray, d: np.ndarray, alpha: np.longdouble) -> np.ndarray:
     """Group by group, the root rho of ||b / (rho d + lam)|| = 1, after soft-thresholding by the l1 part."""
     x = np.zeros_like(b)
     for index in group_indices(psi, b.shape):
         root = np.sqrt(np.longdouble(len(index[0]))) if psi.size_scaled else np.longdouble(1)
         lam, bg, dg = alpha * np.longdouble(psi.weight) * root, b[index], d[index]
-        if isinstance(psi, SparseGroupLasso):
+        if kind == "sparse":
             ratio = np.longdouble(psi.l1_ratio)
             bg = np.sign(bg) * np.maximum(np.abs(bg) - alpha * np.longdouble(psi.weight) * ratio, 0)
             lam = lam * (1 - ratio)
-        if isinstance(psi, GroupMCP):
+        if kind == "mcp":
             gamma = np.longdouble(psi.gamma)
             if not np.all(dg > alpha / gamma):
                 raise ValueError("no bisection reference for GroupMCP unless the metric exceeds weight_sum/gamma")
@@ -117,15 +133,15 @@ def grouped_minimizer(
     return x
 
 
-def group_indices(psi: GroupLasso | SparseGroupLasso | GroupMCP, shape: tuple[int, ...]) -> list[tuple]:
+def group_indices(psi: Any, shape: tuple[int, ...]) -> list[tuple[np.ndarray, ...]]:
     """Index arrays of every group of an array of this shape."""
-    labels = getattr(psi, "labels", None)
-    if labels is not None:
-        return [np.nonzero(np.asarray(labels) == label) for label in sorted(set(labels))]
-    axes = {axis % len(shape) for axis in psi.dims}
-    kept = [size for axis, size in enumerate(shape) if axis not in axes]
-    positions = np.indices(shape)
-    group = np.zeros(shape, dtype=int)
-    for axis, size in zip([a for a in range(len(shape)) if a not in axes], kept, strict=True):
+    if psi.labels is not None:
+        return [np.nonzero(np.asarray(psi.labels) == label) for label in sorted(set(psi.labels))]
+    seen = shape if psi.view is None else psi.view
+    axes = {axis % len(seen) for axis in psi.dims}
+    kept = [size for axis, size in enumerate(seen) if axis not in axes]
+    positions = np.indices(seen)
+    group = np.zeros(seen, dtype=int)
+    for axis, size in zip([a for a in range(len(seen)) if a not in axes], kept, strict=True):
         group = group * size + positions[axis]
-    return [np.nonzero(group == index) for index in range(int(np.prod(kept)))]
+    return [np.nonzero(group.reshape(shape) == index) for index in range(int(np.prod(kept)))]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from ramda_theory.arrays import Array, wide
-from ramda_theory.regularizers import GroupLasso
 from ramda_theory.subproblem.problem import Candidate, Subproblem
 
 
@@ -34,8 +33,9 @@ class NewtonRaphson:
     """
 
     def __call__(self, problem: Subproblem, start: Array, tolerance: float, max_iter: int) -> Candidate:
-        regularizer, xp = problem.regularizer, problem.xp
-        if not isinstance(regularizer, GroupLasso):
+        regularizer: Any = problem.regularizer  # only sums of group norms have groups and their weights
+        xp = problem.xp
+        if not regularizer.sum_of_group_norms:
             raise ValueError(f"newton_raphson solves GroupLasso only, got {regularizer!r}")
         weight = problem.weight_sum * regularizer.weight
         if not weight > 0:

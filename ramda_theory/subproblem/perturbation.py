@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from ramda_theory.arrays import Array, real
-from ramda_theory.regularizers import NuclearNorm
 from ramda_theory.subproblem.problem import Candidate, Solution, Subproblem
 from ramda_theory.subproblem.solve import judge
 
@@ -84,9 +83,6 @@ def random_direction(problem: Subproblem, point: Array, seed: int, along: str) -
     noise = np.random.default_rng(seed).standard_normal(tuple(point.shape))
     noise = xp.asarray(noise, dtype=point.dtype, device=point.device)
     if along == "manifold":
-        if isinstance(problem.regularizer, NuclearNorm):
-            noise = problem.regularizer.column_part(point, noise)
-        else:
-            noise = xp.where(point == 0, xp.zeros_like(noise), noise)
+        noise = problem.regularizer.keeping_structure(point, noise)
     size = float(xp.linalg.vector_norm(noise))
     return noise / size if size > 0 else noise

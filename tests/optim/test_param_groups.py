@@ -2,6 +2,7 @@
 
 import copy
 import io
+from dataclasses import replace
 
 import pytest
 import torch
@@ -136,11 +137,11 @@ def test_embeddings_when_asked_for(by, pruned):
     assert (support.pattern.ravel() == 0).nonzero()[0].tolist() == [2]
 
 
-def test_only_the_two_convex_group_norms_take_channels_of_grouped_convolutions():
+def test_all_group_norms_take_channels_of_grouped_convolutions():
     layer = nn.Conv2d(4, 8, 3, groups=2)
-    assert isinstance(structured_param_groups(layer, SparseGroupLasso(0.1, 0.5))[0]["regularizer"], Reshaped)
-    with pytest.raises(ValueError, match=r"^weight .*GroupLasso and SparseGroupLasso can take, not GroupMCP"):
-        structured_param_groups(layer, GroupMCP(0.1, 3.0))
+    for psi in (LASSO, SparseGroupLasso(0.1, 0.5), GroupMCP(0.1, 3.0)):
+        found = structured_param_groups(layer, psi)[0]["regularizer"]
+        assert found == replace(psi, dims=(1, 3, 4), view=(2, 4, 2, 3, 3))
     assert structured_param_groups(layer, GroupMCP(0.1, 3.0), by="output")[0]["regularizer"].dims == (1, 2, 3)
 
 
@@ -168,8 +169,8 @@ def test_whole_heads(kdim, by):
         torch.testing.assert_close(unread(x, y, y)[0], unmade(x, y, y)[0], rtol=1e-12, atol=1e-12)
     layer = nn.Sequential(nn.TransformerEncoderLayer(6, 3, dim_feedforward=4))
     table = structured_param_groups(layer, LASSO, heads=True).table()
-    assert "Reshaped(GroupLasso(0.1, dims=(0, 2, 3)), (3, 3, 2, 6))" in table and "3 groups of 36" in table
-    assert "Reshaped(GroupLasso(0.1, dims=(0, 2)), (6, 3, 2))" in table and "3 groups of 12" in table
+    assert "GroupLasso(0.1, dims=(0, 2, 3), view=(3, 3, 2, 6))" in table and "3 groups of 36" in table
+    assert "GroupLasso(0.1, dims=(0, 2), view=(6, 3, 2))" in table and "3 groups of 12" in table
 
 
 def test_training_with_whole_heads_prunes_heads_and_survives_a_checkpoint():

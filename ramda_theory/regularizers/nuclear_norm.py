@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from ramda_theory.arrays import Array, is_host, largest, namespace, to_host, total, wide
+from ramda_theory.arrays import Array, integers, is_host, largest, namespace, to_host, total, wide
 from ramda_theory.regularizers.base import Regularizer, same_shape
-from ramda_theory.regularizers.grouped import integers
 from ramda_theory.structure import Rank, numerical_rank
 
 GRAM_LIMIT = 1e-3
@@ -32,6 +32,7 @@ class NuclearNorm(Regularizer):
     """
 
     separable: ClassVar[bool] = False
+    needs_matrix: ClassVar[bool] = True
 
     row_dims: tuple[int, ...] = (0,)
     column_dims: tuple[int, ...] = (1,)
@@ -41,21 +42,31 @@ class NuclearNorm(Regularizer):
         object.__setattr__(self, "row_dims", integers("row_dims", self.row_dims))
         object.__setattr__(self, "column_dims", integers("column_dims", self.column_dims))
 
-    def _axes(self, array: Array) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        rank = array.ndim
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        self._axes(shape)
+
+    def describe_pieces(self, shape: tuple[int, ...]) -> str:
+        return "matrix {} x {}".format(*(math.prod(shape[axis] for axis in axes) for axes in self._axes(shape)))
+
+    def for_slices(self, dims: tuple[int, ...], shape: tuple[int, ...], view: tuple[int, ...]) -> NuclearNorm:
+        """The first axis of ``shape`` makes the rows, all others the columns."""
+        return replace(self, row_dims=(0,), column_dims=tuple(range(1, len(shape))))
+
+    def _axes(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        rank = len(shape)
         rows, columns = (
             (tuple(d % rank if -rank <= d < rank else d for d in dims)) for dims in (self.row_dims, self.column_dims)
         )
         if sorted(rows + columns) != list(range(rank)):
             raise ValueError(
-                f"row_dims and column_dims must together name each of the {rank} axes of shape {tuple(array.shape)} "
+                f"row_dims and column_dims must together name each of the {rank} axes of shape {tuple(shape)} "
                 f"once, got {self.row_dims} and {self.column_dims}"
             )
         return rows, columns
 
     def matrix(self, array: Array) -> Array:
         """The matricisation of ``array`` whose singular values count."""
-        rows, columns = self._axes(array)
+        rows, columns = self._axes(array.shape)
         if rows == (0,) and columns == (1,):
             return array
         xp = namespace(array=array)
@@ -63,7 +74,7 @@ class NuclearNorm(Regularizer):
         return xp.reshape(xp.permute_dims(array, rows + columns), size)
 
     def _unmatrix(self, xp: ModuleType, matrix: Array, like: Array) -> Array:
-        rows, columns = self._axes(like)
+        rows, columns = self._axes(like.shape)
         if rows == (0,) and columns == (1,):
             return matrix
         order = rows + columns
@@ -137,6 +148,9 @@ class NuclearNorm(Regularizer):
         part = left @ (left.T @ wide(xp, self.matrix(direction)))
         return xp.astype(self._unmatrix(xp, part, w), direction.dtype)
 
+    def keeping_structure(self, w: Array, direction: Array) -> Array:
+        return self.column_part(w, direction)
+
     def tangent(self, w: Array, direction: Array) -> Array:
         """Part of ``direction`` tangent at ``w`` to the matrices of its rank."""
         xp = namespace(w=w, direction=direction)
@@ -144,6 +158,38 @@ class NuclearNorm(Regularizer):
         left, right, _ = self._factors(xp, w)
         d = wide(xp, self.matrix(direction))
         return xp.astype(self._unmatrix(xp, d - project_out(xp, left, right, d), w), direction.dtype)
+
+    def manifold_hessian(self, w: Array) -> Callable[[Array], Array]:
+        """The Riemannian Hessian on the matrices of the rank of w = U S V^T, with the metric of the entries.
+
+        The gradient is weight U V^T.  For a tangent d = U M V^T + A V^T + U B^T (A orthogonal to U, B to V) it changes
+        by weight (A S^-1 V^T + U S^-1 B^T + U K V^T), K_ij = (M_ij - M_ji) / (s_i + s_j), which is tangent as well.
+        """
+        xp = namespace(w=w)
+        matrix = wide(xp, self.matrix(w))
+        u, s, vh = svd(xp, matrix)
+        rank = numerical_rank(to_host(s), tuple(matrix.shape), self._epsilon(xp, w))
+        left, s, right = u[:, :rank], s[:rank], vh[:rank, :].T
+
+        def product(d: Array) -> Array:
+            d = wide(xp, self.matrix(d))
+            columns, rows = d @ right, left.T @ d
+            middle = rows @ right
+            a, b = columns - left @ middle, rows - middle @ right.T
+            turn = (middle - middle.T) / (s[:, None] + s[None, :])
+            change = (a / s) @ right.T + left @ (b / s[:, None]) + left @ turn @ right.T
+            return self.weight * self._unmatrix(xp, change, w)
+
+        return product
+
+    def cvxpy_expression(self, x: Any, shape: tuple[int, ...]) -> Any:
+        """weight times the nuclear norm of the matricisation."""
+        import cvxpy as cp
+
+        rows, columns = self._axes(shape)
+        entries = np.arange(math.prod(shape)).reshape(shape).transpose(rows + columns)
+        entries = entries.reshape(math.prod(shape[axis] for axis in rows), -1)
+        return self.weight * cp.normNuc(cp.reshape(x[entries.ravel()], entries.shape, order="C"))
 
     def structure(self, w: Array) -> Rank:
         """Numerical rank: singular values above rounding level of ``w``'s dtype."""

@@ -1,0 +1,51 @@
+"""The elastic net: the l1 norm and a square."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ramda_theory.arrays import real
+from ramda_theory.regularizers.base import soft_threshold
+from ramda_theory.regularizers.kernel import KernelSpec
+from ramda_theory.regularizers.separable import Separable
+
+
+@dataclass(frozen=True)
+class ElasticNet(Separable):
+    """weight ||w||_1 + l2/2 ||w||^2.
+
+    Parameters
+    ----------
+    weight : float
+        lambda >= 0, of the l1 part.
+    l2 : float
+        Weight >= 0 of the quadratic part.
+    """
+
+    l2: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "l2", real("l2", self.l2, minimum=0.0))
+
+    def kernel(self) -> KernelSpec:
+        return KernelSpec("l1", self.weight, self.l2)
+
+    def _phi(self, xp, size):
+        return self.weight * size + 0.5 * self.l2 * size**2
+
+    def _slope(self, xp, size):
+        return self.weight + self.l2 * size
+
+    def _bend(self, xp, size):
+        return self.l2
+
+    def _solve(self, xp, b, diag, scale):
+        return soft_threshold(xp, b, scale * self.weight) / (diag + scale * self.l2)
+
+    def cvxpy_expression(self, x: Any, shape: tuple[int, ...]) -> Any:
+        """weight ||x||_1 + l2/2 ||x||^2."""
+        import cvxpy as cp
+
+        return self.weight * cp.norm1(x) + 0.5 * self.l2 * cp.sum_squares(x)

@@ -1,0 +1,137 @@
+"""The minimax concave penalty of group norms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import ClassVar
+
+import numpy as np
+
+from ramda_theory.arrays import Array, namespace, real, to_host, total, wide
+from ramda_theory.regularizers.base import same_shape
+from ramda_theory.regularizers.group_lasso import GroupLasso
+from ramda_theory.regularizers.grouped import Grouped, ball_residual
+from ramda_theory.regularizers.grouping import Groups
+from ramda_theory.regularizers.mcp import mcp_minimizer
+from ramda_theory.regularizers.scalar_equation import group_lasso_minimizer
+from ramda_theory.structure import GroupSupport
+
+
+@dataclass(frozen=True)
+class GroupMCP(Grouped):
+    """sum_g MCP(weight sqrt(n_g), gamma)(||w_g||).
+
+    Parameters
+    ----------
+    weight : float
+        lambda >= 0.
+    gamma : float
+        Reach, > 0, as in `MCP`.  Weak convexity 1/gamma.
+    dims, size_scaled, labels, view
+        As in `GroupLasso`.
+    """
+
+    gamma: float
+    dims: tuple[int, ...] = (0,)
+    size_scaled: bool = True
+    labels: tuple[int, ...] | None = None
+    view: tuple[int, ...] | None = None
+    convex: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "gamma", real("gamma", self.gamma, minimum=0.0, strict=True))
+
+    @property
+    def weak_convexity(self) -> float:
+        return 1.0 / self.gamma
+
+    def _reach(self, xp: ModuleType, groups: Groups, like: Array) -> Array | float:
+        return self.gamma * self._scaled(xp, groups, self.weight, like)
+
+    def value(self, w: Array) -> Array:
+        xp = namespace(w=w)
+        groups, norms = self.groups(w), self.group_norms(w)
+        lam = self._scaled(xp, groups, self.weight, w)
+        near = lam * norms - norms**2 / (2.0 * self.gamma)
+        return total(xp, xp.where(norms > self.gamma * lam, 0.5 * self.gamma * lam**2, near))
+
+    def prox(self, z: Array, step: Array | float = 1.0) -> Array:
+        """z_g scaled to the length MCP's own prox gives ||z_g||: the global minimiser."""
+        xp = namespace(z=z)
+        groups, norms = self.groups(z), self.group_norms(z)
+        lam = self._scaled(xp, groups, self.weight, z)
+        length = mcp_minimizer(xp, norms, xp.ones_like(norms), step, lam, self.gamma)
+        ratio = length / xp.where(norms > 0, norms, xp.ones_like(norms))
+        return xp.astype(wide(xp, z) * groups.spread(xp, ratio), z.dtype)
+
+    @property
+    def exact_in_every_metric(self) -> bool:
+        return False
+
+    def has_metric_prox(self, diag: Array, scale: Array | float = 1.0) -> bool:
+        """Whether diag > scale/gamma everywhere, which makes the subproblem convex."""
+        return bool(namespace(diag=diag).all(wide(namespace(diag=diag), diag) > scale / self.gamma))
+
+    def metric_prox(self, linear: Array, diag: Array, scale: Array | float = 1.0) -> Array:
+        """Group LASSO in the metric diag - scale/gamma, or -linear/diag where that lies on the flat branch.
+
+        Raises
+        ------
+        ValueError
+            Where some diag <= scale/gamma: no exact method is known there (`has_metric_prox` tells).
+        """
+        xp = namespace(linear=linear, diag=diag)
+        same_shape(linear=linear, diag=diag)
+        if not self.has_metric_prox(diag, scale):
+            raise ValueError(
+                f"diag must exceed scale/gamma = {scale / self.gamma:.3g} everywhere for an exact GroupMCP solution"
+            )
+        groups, b, diag = self.groups(linear), -wide(xp, linear), wide(xp, diag)
+        lam = self._scaled(xp, groups, self.weight, linear)
+        curved = group_lasso_minimizer(xp, groups, b, diag - scale / self.gamma, scale * lam)
+        flat = b / diag
+        is_flat = xp.sqrt(groups.total(xp, flat**2)) > self.gamma * lam
+        return xp.astype(xp.where(groups.spread(xp, is_flat), flat, curved), linear.dtype)
+
+    def subdifferential_residual(self, w: Array, g: Array, scale: Array | float = 1.0) -> Array:
+        """g_g + scale max(weight_g - ||w_g||/gamma, 0) w_g/||w_g||; a zero group as in `GroupLasso`."""
+        xp = namespace(w=w, g=g)
+        same_shape(w=w, g=g)
+        groups, g, norms = self.groups(w), wide(xp, g), self.group_norms(w)
+        slope = self._scaled(xp, groups, self.weight, w) - norms / self.gamma
+        return ball_residual(xp, groups, w, g, norms, scale * xp.maximum(slope, xp.zeros_like(slope)))
+
+    def nondegeneracy_margin(self, w: Array, g: Array) -> Array:
+        """1 - max ||g_g|| / weight_g over the zero groups."""
+        return self._lasso.nondegeneracy_margin(w, g)
+
+    def critical_weight(self, g: Array) -> Array:
+        """max ||g_g|| / sqrt(n_g)."""
+        return self._lasso.critical_weight(g)
+
+    def structure(self, w: Array) -> GroupSupport:
+        """Nonzero groups: 1 on the curved branch, 2 on the flat one."""
+        support = self.group_support(w)
+        norms = self.group_norms(wide(np, to_host(w)))
+        flat = norms > self._reach(np, self.groups(w), norms)
+        return GroupSupport(support.pattern * (1 + flat.astype(np.int8)), support.sizes)
+
+    @property
+    def _lasso(self) -> GroupLasso:
+        """What this is next to zero."""
+        return GroupLasso(self.weight, self.dims, self.size_scaled, self.labels, self.view)
+
+    def tangent(self, w: Array, direction: Array) -> Array:
+        """``direction`` in the nonzero groups of ``w``."""
+        return self._tangent_of_groups(w, direction)
+
+    def manifold_hessian(self, w: Array) -> Callable[[Array], Array]:
+        """As `GroupLasso` with the slope of the curved branch, and -1/gamma along w_g; zero on the flat branch."""
+        xp = namespace(w=w)
+        norms, lam = self.group_norms(w), self.group_weights(w)
+        slope = lam - norms / self.gamma
+        bend = xp.where(norms <= self.gamma * lam, -1.0 / self.gamma, 0.0 * norms)
+        return self._radial_hessian(w, xp.maximum(slope, xp.zeros_like(slope)), bend)

@@ -1,0 +1,39 @@
+"""The l1 norm: entries that are zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ramda_theory.regularizers.base import soft_threshold
+from ramda_theory.regularizers.kernel import KernelSpec
+from ramda_theory.regularizers.separable import Separable
+
+
+@dataclass(frozen=True)
+class L1(Separable):
+    """weight ||w||_1.
+
+    Parameters
+    ----------
+    weight : float
+        lambda >= 0.
+    """
+
+    def kernel(self) -> KernelSpec:
+        return KernelSpec("l1", self.weight)
+
+    def _phi(self, xp, size):
+        return self.weight * size
+
+    def _slope(self, xp, size):
+        return self.weight
+
+    def _solve(self, xp, b, diag, scale):
+        return soft_threshold(xp, b, scale * self.weight) / diag
+
+    def cvxpy_expression(self, x: Any, shape: tuple[int, ...]) -> Any:
+        """weight ||x||_1."""
+        import cvxpy as cp
+
+        return self.weight * cp.norm1(x)

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
-from ramda_theory.problems.base import Problem, Reference
+from ramda_theory.problems.base import Problem
 from ramda_theory.problems.classification import binary_logistic, breast_cancer, digits, multinomial_logistic
 from ramda_theory.problems.matrix_product import factorisation
 from ramda_theory.problems.network import teacher
 from ramda_theory.problems.planted import group_lasso, lasso, low_rank, mcp
 from ramda_theory.problems.regression import least_squares
+from ramda_theory.problems.solution import Reference
 
 PROBLEMS: dict[str, Callable[..., Problem]] = {
     "digits": digits,

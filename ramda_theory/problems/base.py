@@ -1,50 +1,16 @@
-"""The contract of a problem F = f + psi and of its reference solution."""
+"""The contract of a problem F = f + psi."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from ramda_theory.problems.reference import find_reference, reference_at
+from ramda_theory.problems.solution import Reference
 from ramda_theory.regularizers import Regularizer
-from ramda_theory.structure import Structure
-
-CERTIFIED = 1e-10
-"""A reference solution is certified when its dist(0, dF) is at most this."""
-
-
-@dataclass(frozen=True)
-class Reference:
-    """A (nearly) stationary point of F and what was measured there.
-
-    Attributes
-    ----------
-    point : float64 array
-        The point itself, read-only.
-    objective : float
-        F(point).
-    stationarity : float
-        dist(0, dF(point)), evaluated afresh.
-    structure : Structure
-        Active manifold of psi at the point.
-    margin : float
-        Nondegeneracy margin of psi for -grad f(point); see `Regularizer.nondegeneracy_margin`.
-    certified : bool
-        Whether ``stationarity`` <= 1e-10.
-    origin : str
-        How the point was obtained.
-    """
-
-    point: np.ndarray
-    objective: float
-    stationarity: float
-    structure: Structure
-    margin: float
-    certified: bool
-    origin: str
 
 
 class Problem(ABC):
@@ -141,8 +107,6 @@ class Problem(ABC):
 
     @cached_property
     def _solution(self) -> Reference:
-        from ramda_theory.problems.reference import find_reference, reference_at
-
         if self.known_point is not None:
             return reference_at(self, self.known_point, "planted: the data were built around it")
         return find_reference(self)

@@ -10,13 +10,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ramda_theory.problems.base import CERTIFIED, Problem, Reference
+from ramda_theory.problems.solution import CERTIFIED, Composite, Reference
 from ramda_theory.structure import Pattern
 
 Operator = Callable[[np.ndarray], np.ndarray]
 
 
-def reference_at(problem: Problem, point: np.ndarray, origin: str) -> Reference:
+def reference_at(problem: Composite, point: np.ndarray, origin: str) -> Reference:
     """Everything a `Reference` says about ``point``, measured there."""
     point = np.array(point, dtype=np.float64)
     point.flags.writeable = False
@@ -34,7 +34,7 @@ def reference_at(problem: Problem, point: np.ndarray, origin: str) -> Reference:
     )
 
 
-def find_reference(problem: Problem, tolerance: float = 0.1 * CERTIFIED, max_iter: int = 20_000) -> Reference:
+def find_reference(problem: Composite, tolerance: float = 0.1 * CERTIFIED, max_iter: int = 20_000) -> Reference:
     """Run proximal gradient steps from ``problem.initial`` and polish whenever the structure has settled.
 
     The steps are accelerated if F is convex.  They go in blocks of growing length; where a block left the structure
@@ -74,7 +74,7 @@ class ProximalGradientRun:
     ||grad f(x+) - grad f(y)|| > 0.9 L ||x+ - y||.
     """
 
-    def __init__(self, problem: Problem, accelerated: bool) -> None:
+    def __init__(self, problem: Composite, accelerated: bool) -> None:
         self.problem, self.accelerated = problem, accelerated
         self.name = "accelerated proximal gradient" if accelerated else "proximal gradient"
         self.point = self._y = np.array(problem.initial)
@@ -108,7 +108,7 @@ class ProximalGradientRun:
         return x + momentum * (x - self.point)
 
 
-def polish(problem: Problem, w: np.ndarray, tolerance: float, max_iter: int = 30) -> np.ndarray:
+def polish(problem: Composite, w: np.ndarray, tolerance: float, max_iter: int = 30) -> np.ndarray:
     """Newton's method for F on the manifold of ``w``: the active entries, where F is smooth.
 
     The systems are solved by conjugate gradients.  A step is shortened until it keeps the structure, reduces the
@@ -148,7 +148,7 @@ def polish(problem: Problem, w: np.ndarray, tolerance: float, max_iter: int = 30
     return w
 
 
-def newton_direction(problem: Problem, w: np.ndarray, residual: np.ndarray) -> np.ndarray | None:
+def newton_direction(problem: Composite, w: np.ndarray, residual: np.ndarray) -> np.ndarray | None:
     """Solve (Hessian of F on the manifold) d = -residual, the more accurately the smaller the residual."""
     smooth, penalty = problem.hessian(w), problem.regularizer.manifold_hessian(w)
 

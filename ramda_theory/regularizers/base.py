@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ramda_theory.arrays import Array, largest, namespace, norm, real, wide
+from ramda_theory.arrays import Array, is_host, largest, namespace, norm, real, wide
 from ramda_theory.regularizers.kernel import KernelSpec
 from ramda_theory.structure import GroupSupport, Structure
 
@@ -222,8 +222,8 @@ class Regularizer(ABC):
         ValueError
             If psi is not convex, or has no formula for CVXPY.
         """
-        why = "states no formula for it" if self.convex else "is not convex"
-        raise ValueError(f"cvxpy solves convex subproblems only, and {self!r} {why}")
+        why = "states no formula for CVXPY" if self.convex else "is not convex"
+        raise ValueError(f"cvxpy solves convex subproblems only, got {self!r}, which {why}")
 
     def kernel(self) -> KernelSpec | None:
         """What a compiled engine needs to solve the subproblem in a metric; None if only Python can."""
@@ -285,6 +285,19 @@ def same_shape(**arrays: Array) -> None:
     shapes = {name: tuple(array.shape) for name, array in arrays.items()}
     if len(set(shapes.values())) > 1:
         raise ValueError("shapes must agree, got " + ", ".join(f"{name} {shape}" for name, shape in shapes.items()))
+
+
+def positive(xp: ModuleType, diag: Array) -> Array:
+    """``diag`` in float64, refused where an entry is zero or negative; on a device, which must not wait, NaN there.
+
+    A NaN passes, to stay visible in its piece.
+    """
+    diag = wide(xp, diag)
+    if not is_host(diag):
+        return xp.where(diag <= 0, xp.nan, diag)
+    if bool(xp.any(diag <= 0)):
+        raise ValueError(f"diag must be positive everywhere, its smallest entry is {float(xp.min(diag)):g}")
+    return diag
 
 
 def soft_threshold(xp: ModuleType, z: Array, threshold: Array | float) -> Array:

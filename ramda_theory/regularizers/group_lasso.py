@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ramda_theory.arrays import Array, largest, namespace, total, wide
-from ramda_theory.regularizers.base import margin, same_shape
+from ramda_theory.regularizers.base import margin, positive, same_shape
 from ramda_theory.regularizers.grouped import Grouped, ball_residual, shrink
 from ramda_theory.regularizers.kernel import KernelSpec
 from ramda_theory.regularizers.scalar_equation import group_lasso_minimizer
@@ -66,7 +66,7 @@ class GroupLasso(Grouped):
         same_shape(linear=linear, diag=diag)
         groups = self.groups(linear)
         threshold = scale * self._scaled(xp, groups, self.weight, linear)
-        x = group_lasso_minimizer(xp, groups, -wide(xp, linear), wide(xp, diag), threshold)
+        x = group_lasso_minimizer(xp, groups, -wide(xp, linear), positive(xp, diag), threshold)
         return xp.astype(x, linear.dtype)
 
     def subdifferential_residual(self, w: Array, g: Array, scale: Array | float = 1.0) -> Array:

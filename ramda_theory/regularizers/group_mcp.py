@@ -12,7 +12,7 @@ import numpy as np
 from ramda_theory.arrays import Array, namespace, real, to_host, total, wide
 from ramda_theory.regularizers.base import same_shape
 from ramda_theory.regularizers.group_lasso import GroupLasso
-from ramda_theory.regularizers.grouped import Grouped, ball_residual
+from ramda_theory.regularizers.grouped import Grouped, ball_residual, norms_of
 from ramda_theory.regularizers.grouping import Groups
 from ramda_theory.regularizers.mcp import mcp_minimizer
 from ramda_theory.regularizers.scalar_equation import group_lasso_minimizer
@@ -93,7 +93,7 @@ class GroupMCP(Grouped):
         lam = self._scaled(xp, groups, self.weight, linear)
         curved = group_lasso_minimizer(xp, groups, b, diag - scale / self.gamma, scale * lam)
         flat = b / diag
-        is_flat = xp.sqrt(groups.total(xp, flat**2)) > self.gamma * lam
+        is_flat = norms_of(xp, groups, flat) > self.gamma * lam
         return xp.astype(xp.where(groups.spread(xp, is_flat), flat, curved), linear.dtype)
 
     def subdifferential_residual(self, w: Array, g: Array, scale: Array | float = 1.0) -> Array:

@@ -71,10 +71,7 @@ class Grouped(Regularizer):
     def group_norms(self, w: Array) -> Array:
         """||w_g|| of every group, float64 (reduced axes kept with length one; a vector where labels are given)."""
         xp = namespace(w=w)
-        groups, w = self.groups(w), wide(xp, w)
-        scale = groups.max(xp, xp.abs(w))  # squares of denormal entries must not vanish
-        scale = xp.where((scale > 0) & xp.isfinite(scale), scale, xp.ones_like(scale))
-        return scale * xp.sqrt(groups.total(xp, (w / groups.spread(xp, scale)) ** 2))
+        return norms_of(xp, self.groups(w), wide(xp, w))
 
     def group_max(self, diag: Array) -> Array:
         """Largest entry of ``diag`` in each group, in the shape `prox` takes one step per group."""
@@ -122,6 +119,13 @@ class Grouped(Regularizer):
         return sum(root * cp.norm2(x[group]) for root, group in zip(roots, groups, strict=True))
 
 
+def norms_of(xp: ModuleType, groups: Groups, w: Array) -> Array:
+    """||w_g|| of every group of a float64 array, whatever the size of its squares."""
+    scale = groups.max(xp, xp.abs(w))  # squares of denormal entries must not vanish
+    scale = xp.where((scale > 0) & xp.isfinite(scale), scale, xp.ones_like(scale))
+    return scale * xp.sqrt(groups.total(xp, (w / groups.spread(xp, scale)) ** 2))
+
+
 def per_entry(xp: ModuleType, groups: Groups, step: Array | float) -> Array | float:
     """A ``step`` per group laid out over the entries; a scalar as it is."""
     return groups.spread(xp, step) if getattr(step, "ndim", 0) else step
@@ -136,7 +140,7 @@ def shrink(xp: ModuleType, groups: Groups, z: Array, norms: Array, threshold: Ar
 
 def ball_residual(xp: ModuleType, groups: Groups, w: Array, g: Array, norms: Array, radius: Array | float) -> Array:
     """g_g + radius w_g / ||w_g||, or g_g shortened by at most radius where w_g = 0."""
-    sizes = xp.sqrt(groups.total(xp, g**2))
+    sizes = norms_of(xp, groups, g)
     zero = norms == 0
     one = xp.ones_like(norms)
     kept = xp.where(sizes <= radius, xp.zeros_like(sizes), (sizes - radius) / xp.where(sizes > 0, sizes, one))

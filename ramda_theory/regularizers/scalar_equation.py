@@ -16,6 +16,7 @@ of 2^-27 nothing that float64 could see: no further evaluation is needed to know
 
 from __future__ import annotations
 
+import math
 from types import ModuleType
 
 from ramda_theory.arrays import Array, is_host
@@ -23,6 +24,7 @@ from ramda_theory.regularizers.grouping import Groups
 
 MAX_UPDATES = 15
 LAST_STEP = 2.0**-27
+PLAIN, LARGEST = 1e50, 1e150
 TINY = 2.0**-1022  # keeps 0/0 out of groups that are zero throughout
 
 
@@ -31,10 +33,13 @@ def group_lasso_minimizer(
 ) -> Array:
     """argmin_x 1/2 <x, diag x> - <b, x> + sum_g threshold_g ||x_g||, for float64 ``b`` and ``diag`` > 0.
 
-    Squares of ``b`` must stay in float64's range: sizes from 1e-150 to 1e150, which all float32 data have.
+    Right for entries of ``b``, ``diag`` and ``threshold`` of sizes from 1e-150 to 1e150, and for smaller ones of ``b``
+    next to others.
 
     Raises
     ------
+    ValueError
+        If they are larger, or ``diag`` is smaller (checked on host arrays only).
     RuntimeError
         If ``max_updates`` Newton updates do not settle every group (checked on host arrays only).
     """
@@ -47,6 +52,57 @@ def group_lasso_norms(
     xp: ModuleType, groups: Groups, b: Array, diag: Array, threshold: Array | float, max_updates: int = MAX_UPDATES
 ) -> tuple[Array, Array, int]:
     """Norms rho of the groups at the solution, which groups are zero, and the number of Newton updates made."""
+    if is_host(b) and in_plain_range(xp, b, diag, threshold):
+        return _newton(xp, groups, b, diag, threshold, max_updates, plain=True)
+    if is_host(b):
+        refuse_extremes(xp, b=b, diag=diag, threshold=threshold)
+    # x, b and d in units of their group: rho(b, d, lam) = (beta/delta) rho(b/beta, d/delta, lam/beta).
+    beta, delta = power_of_two(xp, groups.max(xp, xp.abs(b))), power_of_two(xp, groups.max(xp, diag))
+    scaled = b / groups.spread(xp, beta), diag / groups.spread(xp, delta)
+    rho, zero, updates = _newton(xp, groups, *scaled, threshold / beta, max_updates, plain=False)
+    return rho * (beta / delta), zero, updates
+
+
+def in_plain_range(xp: ModuleType, b: Array, diag: Array, threshold: Array | float) -> bool:
+    """Whether no product of three of these numbers, nor a square of b/diag, leaves float64's range by far.
+
+    Squares of what is smaller than 1e-90 are lost against 1e-60 only if ``b`` has nothing larger.
+    """
+    if not math.prod(b.shape):
+        return True
+    sizes = xp.abs(b)
+    largest, lam = float(xp.max(sizes)), float(xp.max(threshold)) if getattr(threshold, "ndim", 0) else float(threshold)
+    least = float(xp.min(xp.where(sizes > 0, sizes, xp.inf)))
+    return (
+        largest <= PLAIN
+        and least >= 1 / PLAIN
+        and lam <= PLAIN
+        and float(xp.max(diag)) <= PLAIN
+        and float(xp.min(diag)) >= 1 / PLAIN
+    )
+
+
+def refuse_extremes(xp: ModuleType, **arrays: Array | float) -> None:
+    """Raise ValueError for finite entries beyond what the equation can be solved for."""
+    for name, array in arrays.items():
+        sizes = xp.abs(xp.asarray(array))
+        if bool(xp.any(xp.isfinite(sizes) & (sizes > LARGEST))):
+            raise ValueError(f"{name} must not exceed {LARGEST:g} in size, got {float(xp.max(sizes)):g}")
+        if name == "diag" and bool(xp.any(sizes < 1 / LARGEST)):
+            raise ValueError(f"diag must be at least {1 / LARGEST:g}, got {float(xp.min(sizes)):g}")
+
+
+def power_of_two(xp: ModuleType, size: Array) -> Array:
+    """The power of two below each positive finite number, 1 for any other."""
+    usable = (size > 0) & xp.isfinite(size)
+    power = xp.exp2(xp.floor(xp.log2(xp.where(usable, size, xp.ones_like(size)))))
+    return xp.maximum(power, xp.full_like(power, TINY))
+
+
+def _newton(
+    xp: ModuleType, groups: Groups, b: Array, diag: Array, threshold: Array | float, max_updates: int, *, plain: bool
+) -> tuple[Array, Array, int]:
+    """`group_lasso_norms` of numbers of moderate size: all of them if ``plain``, else the largest of every group."""
     b_sq = b * b
     size = xp.sqrt(groups.total(xp, b_sq))
     zero = size <= threshold
@@ -65,7 +121,10 @@ def group_lasso_norms(
         terms /= shifted
         return excess / (groups.total(xp, terms) + TINY)
 
-    far = xp.where(zero, one, xp.sqrt(groups.total(xp, free * free)))
+    # ||b/d||, whose squares may overflow where the metric of a group spans more than 1e150.
+    unit = one if plain else power_of_two(xp, groups.max(xp, xp.abs(free)))
+    far = free if plain else free / groups.spread(xp, unit)
+    far = xp.where(zero, one, unit * xp.sqrt(groups.total(xp, far * far)))
     at_far = far + newton_step(far)
     rho = xp.where(zero, one, xp.where(at_far > at_zero, at_far, at_zero))
 

@@ -10,7 +10,7 @@ from types import ModuleType
 import numpy as np
 
 from ramda_theory.arrays import Array, largest, namespace, to_host, total, wide
-from ramda_theory.regularizers.base import Regularizer, margin, same_shape, signs, soft_threshold
+from ramda_theory.regularizers.base import Regularizer, margin, positive, same_shape, signs, soft_threshold
 from ramda_theory.structure import SignPattern
 
 
@@ -53,7 +53,7 @@ class Separable(Regularizer):
         """
         xp = namespace(linear=linear, diag=diag)
         same_shape(linear=linear, diag=diag)
-        return xp.astype(self._solve(xp, -wide(xp, linear), wide(xp, diag), scale), linear.dtype)
+        return xp.astype(self._solve(xp, -wide(xp, linear), positive(xp, diag), scale), linear.dtype)
 
     def piece_axes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """None: every entry is a piece."""

@@ -8,8 +8,8 @@ from types import ModuleType
 from typing import Any
 
 from ramda_theory.arrays import Array, largest, namespace, real, to_host, total, wide
-from ramda_theory.regularizers.base import margin, same_shape, signs, soft_threshold
-from ramda_theory.regularizers.grouped import Grouped, ball_residual, per_entry, shrink
+from ramda_theory.regularizers.base import margin, positive, same_shape, signs, soft_threshold
+from ramda_theory.regularizers.grouped import Grouped, ball_residual, norms_of, per_entry, shrink
 from ramda_theory.regularizers.grouping import Groups
 from ramda_theory.regularizers.kernel import KernelSpec
 from ramda_theory.regularizers.scalar_equation import group_lasso_minimizer
@@ -82,7 +82,7 @@ class SparseGroupLasso(Grouped):
         same_shape(linear=linear, diag=diag)
         groups = self.groups(linear)
         b = soft_threshold(xp, -wide(xp, linear), scale * self._l1_weight)
-        x = group_lasso_minimizer(xp, groups, b, wide(xp, diag), scale * self._radius(xp, groups, linear))
+        x = group_lasso_minimizer(xp, groups, b, positive(xp, diag), scale * self._radius(xp, groups, linear))
         return xp.astype(x, linear.dtype)
 
     def subdifferential_residual(self, w: Array, g: Array, scale: Array | float = 1.0) -> Array:
@@ -123,7 +123,7 @@ class SparseGroupLasso(Grouped):
         t = 0.0 * groups.total(xp, g)
         for _ in range(200):
             soft = soft_threshold(xp, xp.abs(g), groups.spread(xp, t) * self.l1_ratio)
-            size = xp.sqrt(groups.total(xp, soft**2))
+            size = norms_of(xp, groups, soft)
             slope = self.l1_ratio * groups.total(xp, soft) / xp.where(size > 0, size, xp.ones_like(size)) + radius
             step = (size - t * radius) / xp.where(slope > 0, slope, xp.ones_like(slope))
             if not bool(xp.any(step > 4e-16 * t)):

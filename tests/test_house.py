@@ -27,10 +27,6 @@ FLOORS = (
 FLOOR = {wing: number for number, wings in enumerate(FLOORS) for wing in wings}
 
 CIRCULAR = {
-    ("experiments.converge_figure", "experiments.converge"),
-    ("experiments.identify_figure", "experiments.identify"),
-    ("experiments.train_figure", "experiments.train"),
-    ("experiments.validate_figure", "experiments.validate"),
     ("problems.reference", "problems.base"),
     ("regularizers.base", "regularizers"),
 }

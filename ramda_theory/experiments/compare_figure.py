@@ -10,7 +10,22 @@ from ramda_theory.drawing.style import COLOURS, DASHES, line_style, new_figure, 
 
 
 def plot_comparison(tuning: Sequence[dict[str, Any]], rows: Sequence[dict[str, Any]], path: str | Path) -> Path:
-    """Accuracy against weighted group sparsity: the grid of weights on one seed, and the tuned runs on all seeds."""
+    """Accuracy against weighted group sparsity: the grid of weights on one seed, and the tuned runs on all seeds.
+
+    Parameters
+    ----------
+    tuning : sequence of dict
+        A run of the grid each, as `compare` tuned: optimizer, weight, accuracy, sparsity.
+    rows : sequence of dict
+        An optimizer each: mean and standard deviation over the seeds.
+    path : path
+        Of the PNG, without its suffix.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
     marks = "osD^"
     with style():
         figure = new_figure(7.2, 3.3)

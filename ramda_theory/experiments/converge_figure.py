@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ramda_theory.drawing.style import line_style, new_figure, save_png, style
 
-if TYPE_CHECKING:
-    from ramda_theory.experiments.converge import ConvergeRun
 
+def plot_convergence(runs: Sequence[Any], path: str | Path) -> Path:
+    """Objective gap and dist(0, dF) of every run; below, for each dual averaging run, the three terms of (28).
 
-def plot_convergence(runs: Sequence[ConvergeRun], path: str | Path) -> Path:
-    """Objective gap and dist(0, dF) of every run; below, for each dual averaging run, the three terms of (28)."""
+    Parameters
+    ----------
+    runs : sequence of ConvergeRun
+        What `converge` returned; the terms of at most four are drawn.
+    path : path
+        Of the PNG, without its suffix.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
     dual = [entry for entry in runs if "model_error" in entry.metrics][:4]
     with style():
         figure = new_figure(7.2, 5.6 if dual else 3.2)
@@ -41,8 +51,16 @@ def plot_convergence(runs: Sequence[ConvergeRun], path: str | Path) -> Path:
     return save_png(figure, path)
 
 
-def draw_error_terms(axes: Any, entry: ConvergeRun) -> None:
-    """dist(0, dF(What)) and the three terms of (28) that bound it."""
+def draw_error_terms(axes: Any, entry: Any) -> None:
+    """dist(0, dF(What)) and the three terms of (28) that bound it.
+
+    Parameters
+    ----------
+    axes : matplotlib axes
+        To draw on.
+    entry : ConvergeRun
+        Of a dual averaging method.
+    """
     metrics = entry.metrics
     terms = {
         "stationarity": r"dist$(0, \partial F(\hat{w}))$",

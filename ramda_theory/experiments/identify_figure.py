@@ -14,21 +14,51 @@ from ramda_theory.extras import needs
 from ramda_theory.structure import Pattern, Structure
 
 if TYPE_CHECKING:
-    from ramda_theory.experiments.identify import IdentifyRun
     from ramda_theory.problems import Problem
 
 
 def worst_in_bins(values: np.ndarray, bins: int = 250) -> tuple[np.ndarray, np.ndarray]:
-    """Largest value in each of at most ``bins`` windows of steps 1, 2, ..., at the windows' last steps."""
+    """Largest value in each of at most ``bins`` windows of steps 1, 2, ..., at the windows' last steps.
+
+    Parameters
+    ----------
+    values : array
+        A value per step.
+    bins : int
+        Windows, at least 1.
+
+    Returns
+    -------
+    steps : array of int
+        The last of each window, counted from 1.
+    worst : array
+        The largest value of each window.
+    """
     width = max(1, math.ceil(len(values) / bins))
     starts = np.arange(0, len(values), width)
     return np.minimum(starts + width, len(values)), np.maximum.reduceat(values, starts)
 
 
-def plot_identification(problem: Problem, runs: Sequence[IdentifyRun], path: str | Path, most: int = 6) -> Path:
+def plot_identification(problem: Problem, runs: Sequence[Any], path: str | Path, most: int = 6) -> Path:
     """Structure error and objective gap over iterations for one seed, and the structures at the end of the run.
 
     Of the runs of the first seed, ``most`` are drawn: the best setting of each method by T0, then the others in order.
+
+    Parameters
+    ----------
+    problem : Problem
+        The one that was solved.
+    runs : sequence of IdentifyRun
+        What `identify` returned.
+    path : path
+        Of the PNG, without its suffix.
+    most : int
+        Runs drawn, at least 1.
+
+    Returns
+    -------
+    Path
+        The file.
     """
     shown = choose_shown(runs, most)
     with style():
@@ -69,10 +99,23 @@ def plot_identification(problem: Problem, runs: Sequence[IdentifyRun], path: str
     return save_png(figure, path)
 
 
-def choose_shown(runs: Sequence[IdentifyRun], most: int) -> list[IdentifyRun]:
-    """Of the first seed's runs: each method's best by T0, each method's first, then the rest; at most ``most``."""
+def choose_shown(runs: Sequence[Any], most: int) -> list[Any]:
+    """Of the first seed's runs: each method's best by T0, each method's first, then the rest; at most ``most``.
+
+    Parameters
+    ----------
+    runs : sequence of IdentifyRun
+        What `identify` returned.
+    most : int
+        At least 1.
+
+    Returns
+    -------
+    list of IdentifyRun
+        In the order of ``runs``.
+    """
     seed_runs = [entry for entry in runs if entry.seed == runs[0].seed]
-    by_method: dict[str, list[IdentifyRun]] = {}
+    by_method: dict[str, list[Any]] = {}
     for entry in seed_runs:
         by_method.setdefault(entry.setting.method, []).append(entry)
     best = [min(group, key=lambda e: (e.w_hat.time or math.inf, e.w_hat.final_error)) for group in by_method.values()]
@@ -81,11 +124,24 @@ def choose_shown(runs: Sequence[IdentifyRun], most: int) -> list[IdentifyRun]:
     return [entry for entry in seed_runs if id(entry) in chosen]
 
 
-def short_name(shown: Sequence[IdentifyRun], entry: IdentifyRun) -> str:
-    """The method, with what tells it from the other shown settings of the same method."""
-    peers = [other for other in shown if other.setting.method == entry.setting.method]
+def short_name(shown: Sequence[Any], entry: Any) -> str:
+    """The method, with what tells it from the other shown settings of the same method.
+
+    Parameters
+    ----------
+    shown : sequence of IdentifyRun
+        All that are drawn.
+    entry : IdentifyRun
+        One of them.
+
+    Returns
+    -------
+    str
+    """
+    method: str = entry.setting.method
+    peers = [other for other in shown if other.setting.method == method]
     if len(peers) == 1:
-        return entry.setting.method
+        return method
     labels = [other.setting.short_label.split(", ") for other in peers]
     shared = set.intersection(*map(set, labels))
     own = [word for word in entry.setting.short_label.split(", ") if word not in shared]

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from ramda_theory.drawing.style import line_style, new_figure, save_png, style
 
-if TYPE_CHECKING:
-    from ramda_theory.experiments.train import TrainResult
 
+def plot_training(result: Any, path: str | Path) -> Path:
+    """Accuracy, weighted group sparsity of w and w_hat, and structure flips over the epochs.
 
-def plot_training(result: TrainResult, path: str | Path) -> Path:
-    """Accuracy, weighted group sparsity of w and w_hat, and structure flips over the epochs."""
+    Parameters
+    ----------
+    result : TrainResult
+        What `train` returned.
+    path : path
+        Of the PNG, without its suffix.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
     history, settings = result.history, result.settings
     epochs = [row["epoch"] for row in history]
     sparse = history[-1]["sparsity"] is not None

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ramda_theory.drawing.style import COLOURS, new_figure, save_png, style
 from ramda_theory.extras import needs
-
-if TYPE_CHECKING:
-    from ramda_theory.experiments.validate import Case
 
 MARKS = "osD^v"
 COLUMNS = 4
 
 
-def plot_validation(cases: Sequence[Case], path: str | Path) -> Path:
+def plot_validation(cases: Sequence[Any], path: str | Path) -> Path:
     """Error against iterations, one panel for each solver.
 
     Colours and lines are tolerances of (7), marks are condition numbers of the metric; open marks are not called
     solved.  With nonconvex psi a solved point may be another stationary point, far from the reference.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+        What `validate` returned.
+    path : path
+        Of the PNG, without its suffix.
+
+    Returns
+    -------
+    Path
+        The file.
     """
     with needs("experiments"):
         from matplotlib.lines import Line2D
@@ -67,12 +76,12 @@ def plot_validation(cases: Sequence[Case], path: str | Path) -> Path:
     return save_png(figure, path)
 
 
-def condition(case: Case) -> float:
+def condition(case: Any) -> float:
     """The condition number of the metric, from the name of the case."""
     return float(case.name.rpartition(" ")[2])
 
 
-def draw(axes: Any, cases: Sequence[Case], mark: str, colour: str) -> None:
+def draw(axes: Any, cases: Sequence[Any], mark: str, colour: str) -> None:
     """Points of one tolerance and condition number; open where the answer is not called solved."""
     axes.scatter(
         [max(case.iterations, 0.7) for case in cases],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ class MultinomialLogistic(Problem):
     def batch_gradient(self, w: np.ndarray, batch: np.ndarray) -> np.ndarray:
         return logistic_gradient(self._features.take(batch, axis=0), self._onehot.take(batch, axis=0), w)
 
-    def hessian(self, w: np.ndarray):
+    def hessian(self, w: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """d -> X^T Z / n with rows z_i = p_i * (x_i d) - p_i <p_i, x_i d>, p_i the probabilities at w."""
         probabilities = softmax(self._features @ w)
 
@@ -73,7 +74,8 @@ class MultinomialLogistic(Problem):
             weighted = self._features @ d
             weighted *= probabilities
             weighted -= probabilities * weighted.sum(axis=1, keepdims=True)
-            return self._features.T @ weighted / len(weighted)
+            image: np.ndarray = self._features.T @ weighted / len(weighted)
+            return image
 
         return product
 
@@ -90,7 +92,7 @@ def logistic_gradient(features: np.ndarray, onehot: np.ndarray, w: np.ndarray) -
     """X^T (softmax(X w) - Y) / n."""
     error = softmax(features @ w)
     error -= onehot
-    gradient = features.T @ error
+    gradient: np.ndarray = features.T @ error
     gradient /= len(error)
     return gradient
 
@@ -132,9 +134,10 @@ class BinaryLogistic(Problem):
 
     def batch_gradient(self, w: np.ndarray, batch: np.ndarray) -> np.ndarray:
         rows = self._signed.take(batch, axis=0)
-        return sigmoid(rows @ w) @ rows / len(rows)
+        gradient: np.ndarray = sigmoid(rows @ w) @ rows / len(rows)
+        return gradient
 
-    def hessian(self, w: np.ndarray):
+    def hessian(self, w: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """d -> X^T (p (1 - p) * (X d)) / n."""
         p = sigmoid(self._signed @ w)
         curvature = p * (1.0 - p) / len(p)

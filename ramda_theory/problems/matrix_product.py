@@ -74,7 +74,8 @@ class Factorisation(Problem):
 
     def _residual(self, w: np.ndarray) -> np.ndarray:
         m = self._shape[0]
-        return (w[:m] @ w[m:].T).ravel()[self._cells] - self._entries
+        residual: np.ndarray = (w[:m] @ w[m:].T).ravel()[self._cells] - self._entries
+        return residual
 
     def _pull_back(self, w: np.ndarray, cells: np.ndarray, residual: np.ndarray) -> np.ndarray:
         """(R V, R^T U) / batch size, with the residuals in the matrix R, repeated ones added."""

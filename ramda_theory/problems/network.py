@@ -59,7 +59,7 @@ class TanhNetwork(Problem):
         super().__init__(name, regularizer, initial, n, False, lipschitz)
 
     def value(self, w: np.ndarray) -> float:
-        residual = np.tanh(self._features @ w).sum(axis=1) - self._targets
+        residual: np.ndarray = np.tanh(self._features @ w).sum(axis=1) - self._targets
         return float(residual @ residual) / (2 * residual.size)
 
     def value_and_gradient(self, w: np.ndarray) -> tuple[float, np.ndarray]:

@@ -125,7 +125,7 @@ class Subproblem:
 
     def default_tolerance(self) -> float:
         """What the data's dtype warrants: machine epsilon to the power 2/3 times `magnitude`."""
-        return float(self.xp.finfo(self.anchor.dtype).eps) ** (2 / 3) * self.magnitude
+        return float(self.xp.finfo(self.anchor.dtype).eps ** (2 / 3) * self.magnitude)
 
     def _offset(self, x: Array) -> Array:
         xp = namespace(anchor=self.anchor, x=x)

@@ -30,7 +30,7 @@ class PolynomialTolerance:
 
     def __call__(self, t: int) -> float:
         """eps_t."""
-        return self.initial * t**-self.power
+        return float(self.initial * t**-self.power)
 
     @property
     def sum_of_squares(self) -> float:

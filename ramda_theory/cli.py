@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -60,6 +62,7 @@ def seed(text: str) -> int:
 def parser() -> Parser:
     """The whole command line."""
     main_parser = Parser(prog="ramda-theory", description=__doc__.split(":")[0] + ".")
+    main_parser.add_argument("--version", action="version", version=f"ramda-theory {version('ramda-theory')}")
     commands = main_parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
 
     identify = commands.add_parser("identify", help="when does each method find the structure of the known optimum?")
@@ -101,6 +104,8 @@ def parser() -> Parser:
     train.add_argument("--out", type=Path, default=Path("train"), help="folder for the results")
     train.add_argument("--compare", action="store_true", help="all optimizers, weights tuned alike, several seeds")
     train.add_argument("--seeds", type=seed, nargs="+", default=[0, 1, 2], help="seeds of --compare")
+    for command in commands.choices.values():
+        command.add_argument("--quiet", action="store_true", help="no progress bars")
     return main_parser
 
 
@@ -115,6 +120,11 @@ def say_written(out: Path, name: str) -> None:
     print(f"\nwrote {out / name}.png, and what made it with its numbers in {out / name}.json")
 
 
+def shows_progress(arguments: argparse.Namespace) -> bool:
+    """Whether there is somebody to watch a bar."""
+    return not arguments.quiet and sys.stderr.isatty()
+
+
 def run_identify(arguments: argparse.Namespace, command: str) -> int:
     """``ramda-theory identify``."""
     from ramda_theory.experiments.identify import identify, table
@@ -126,7 +136,7 @@ def run_identify(arguments: argparse.Namespace, command: str) -> int:
         methods=arguments.methods,
         quick=arguments.quick,
         out=arguments.out,
-        progress=sys.stderr.isatty(),
+        progress=shows_progress(arguments),
         command=command,
     )
     reference = runs[0].reference
@@ -151,7 +161,7 @@ def run_converge(arguments: argparse.Namespace, command: str) -> int:
         batch=None if arguments.full else arguments.batch,
         seed=arguments.seed,
         out=arguments.out,
-        progress=sys.stderr.isatty(),
+        progress=shows_progress(arguments),
         command=command,
     )
     print(table(runs))
@@ -163,7 +173,7 @@ def run_validate(arguments: argparse.Namespace, command: str) -> int:
     """``ramda-theory validate``; exit code 1 if a solver claims an accuracy it does not have."""
     from ramda_theory.experiments.validate import false_claims, table, validate
 
-    progress = sys.stderr.isatty()
+    progress = shows_progress(arguments)
     cases = validate(quick=arguments.quick, seed=arguments.seed, out=arguments.out, progress=progress, command=command)
     print(table(cases))
     wrong = false_claims(cases)
@@ -176,6 +186,8 @@ def run_validate(arguments: argparse.Namespace, command: str) -> int:
 def run_train(arguments: argparse.Namespace, command: str) -> int:
     """``ramda-theory train``."""
     if arguments.compare:
+        if arguments.resume:
+            raise ValueError("--compare goes on from the runs in --out by itself: leave out --resume")
         from ramda_theory.experiments import compare
 
         rows = compare.compare(
@@ -183,7 +195,7 @@ def run_train(arguments: argparse.Namespace, command: str) -> int:
             seeds=arguments.seeds,
             epochs=arguments.epochs,
             out=arguments.out,
-            progress=sys.stderr.isatty(),
+            progress=shows_progress(arguments),
             command=command,
         )
         print(compare.table(rows))
@@ -204,7 +216,9 @@ def run_train(arguments: argparse.Namespace, command: str) -> int:
         memory=arguments.memory,
         seed=arguments.seed,
     )
-    result = train(settings, out=arguments.out, resume=arguments.resume, progress=sys.stderr.isatty(), command=command)
+    result = train(
+        settings, out=arguments.out, resume=arguments.resume, progress=shows_progress(arguments), command=command
+    )
     print(table(result))
     say_written(arguments.out, "train")
     return 0
@@ -221,23 +235,39 @@ def main(argv: Sequence[str] | None = None) -> int:
             if path.exists() and not path.is_dir():
                 raise ValueError(f"--out must be a folder, {path} is a file")
         check_writable(arguments.out)
-        return jobs[arguments.command](arguments, command_line("ramda-theory", argv, without=["--resume"]))
+        return jobs[arguments.command](arguments, command_line("ramda-theory", argv, without=["--resume", "--quiet"]))
     except (MissingExtra, ValueError, TypeError, OSError, ArithmeticError) as error:
-        print(f"ramda-theory {arguments.command}: {error}", file=sys.stderr)
+        print(f"ramda-theory {arguments.command}: {in_words(error)}", file=sys.stderr)
         return 2
     except RuntimeError as error:
         print(f"ramda-theory {arguments.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        again = {"validate": "", "train": ", and the same command with --resume goes on from there"}
-        if arguments.command == "train" and arguments.compare:
-            again = {}
-        print(
-            f"\ninterrupted; what was finished is in {arguments.out}"
-            + again.get(arguments.command, ", and the same command goes on from there"),
-            file=sys.stderr,
-        )
+        print(f"\ninterrupted; {left_behind(arguments)}", file=sys.stderr)
         return 130
+
+
+def in_words(error: Exception) -> str:
+    """The message of an error; of one about a file, what could not be done with which."""
+    if isinstance(error, OSError) and error.filename is not None:
+        full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+        return f"{error.filename}: {error.strerror}" + "; what was written before is whole" * full
+    return str(error)
+
+
+def left_behind(arguments: argparse.Namespace) -> str:
+    """What an interrupted command leaves, and how to go on."""
+    out = arguments.out
+    if not out.is_dir() or not any(out.iterdir()):
+        return "nothing was finished"
+    found = f"what was finished is in {out}"
+    if arguments.command == "validate":
+        return found
+    if arguments.command != "train" or arguments.compare:
+        return f"{found}, and the same command goes on from there"
+    if not (out / "checkpoint.pt").exists():
+        return "nothing was finished"
+    return f"{found}, and the same command with --resume goes on from there"
 
 
 if __name__ == "__main__":

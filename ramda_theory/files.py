@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +15,29 @@ SHORT = 240
 
 
 def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Path:
-    """Let ``write`` fill a temporary file in the folder of ``path`` (made if missing), then move it to ``path``."""
+    """Let ``write`` fill a temporary file in the folder of ``path`` (made if missing), then move it to ``path``.
+
+    Temporary files of processes that were killed while they wrote to the same path are removed.
+
+    Parameters
+    ----------
+    path : path
+    write : callable
+        Is given the open file.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    OSError
+        Naming ``path``, which is as it was then.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    remove_stale(path)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f"{prefix(path)}{os.getpid()}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             write(file)
@@ -25,10 +45,32 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
     return path
+
+
+def prefix(path: Path) -> str:
+    """How temporary files for ``path`` begin on this computer; the process that writes them follows."""
+    return f".{path.name}.{platform.node()}-"
+
+
+def remove_stale(path: Path) -> None:
+    """Remove temporary files for ``path`` whose process, of this computer, is gone."""
+    if os.name != "posix":  # elsewhere one cannot ask whether a process is there without ending it
+        return
+    for temporary in path.parent.iterdir():
+        if temporary.name.startswith(prefix(path)):
+            process = temporary.name.removeprefix(prefix(path)).partition(".")[0]
+            try:
+                os.kill(int(process), 0)
+            except ProcessLookupError:
+                temporary.unlink(missing_ok=True)
+            except (ValueError, OverflowError, PermissionError):  # not ours, or of another user's process
+                continue
 
 
 def check_writable(folder: Path) -> None:

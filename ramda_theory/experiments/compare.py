@@ -156,6 +156,7 @@ def run_or_load(settings: TrainSettings, out: Path) -> TrainResult:
     try:
         return train(settings, out=folder, resume=(folder / "checkpoint.pt").exists())
     except ValueError:  # a checkpoint of other settings
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
         return train(settings, out=folder)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -185,12 +186,17 @@ def train(
     Raises
     ------
     ValueError
-        If there is nothing to resume, or the checkpoint is of other settings.
+        If there is nothing to resume, the checkpoint is of other settings, damaged or of another version, or, without
+        ``resume``, ``out`` holds a run already.
+    OSError
+        If the disk is full, say; the checkpoint before is whole.
     RuntimeError
         If a gradient is not finite.
     """
-    session = Session(settings)
     path = None if out is None else Path(out) / "checkpoint.pt"
+    if path is not None and path.exists() and not resume:
+        raise ValueError(f"{path.parent} holds a run already: go on from it with --resume, or give another --out")
+    session = Session(settings)
     if resume:
         if path is None or not path.exists():
             raise ValueError(f"nothing to resume: there is no checkpoint {path}")
@@ -339,7 +345,9 @@ class Session:
             "history": self.history,
             "seconds": self.seconds,
         }
-        write_atomically(path, lambda file: torch.save(state, file))
+        whole = io.BytesIO()  # torch turns what fails in writing, such as a full disk, into an error of its own
+        torch.save(state, whole)
+        write_atomically(path, lambda file: file.write(whole.getbuffer()))
 
     def load(self, path: Path) -> None:
         """Read what `save` wrote; the settings must agree but for more epochs."""
@@ -349,8 +357,14 @@ class Session:
         try:
             state = torch.load(path, weights_only=True)
             saved = {name: state["settings"][name] for name in own}
-        except OSError:
+            model, optimizer, schedule, tracker = (state[key] for key in ("model", "optimizer", "schedule", "tracker"))
+            history, seconds, count = list(state["history"]), float(state["seconds"]), int(schedule["count"])
+        except (FileNotFoundError, PermissionError, IsADirectoryError):
             raise
+        except KeyError as error:
+            raise ValueError(
+                f"{path} is not a checkpoint of ramda-theory train, or one of another version: it lacks {error}"
+            ) from error
         except Exception as error:  # what is damaged fails in the unpickler, anywhere and with anything
             raise ValueError(f"{path} is not a checkpoint of ramda-theory train ({type(error).__name__})") from error
         for item in fields(self.settings):
@@ -362,16 +376,29 @@ class Session:
                 raise ValueError(
                     f"{path} is of another run: its {item.name} is {saved[item.name]!r}, not {own[item.name]!r}{advice}"
                 )
-        if len(state["history"]) > self.settings.epochs:
+        if len(history) > self.settings.epochs:
             raise ValueError(
-                f"epochs must be at least the {len(state['history'])} that {path} holds, got {self.settings.epochs}"
+                f"epochs must be at least the {len(history)} that {path} holds, got {self.settings.epochs}"
             )
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
-        if self.tracker is not None:
-            self.tracker.load_state_dict(state["tracker"])
-        self.history, self.seconds = state["history"], state["seconds"]
+        if count != len(history) * self.steps_per_epoch:
+            raise ValueError(
+                f"the parts of {path} disagree: {count} steps were scheduled, but {len(history)} epochs "
+                f"of {self.steps_per_epoch} steps recorded"
+            )
+        try:
+            self.model.load_state_dict(model)
+            self.optimizer.load_state_dict(optimizer)
+            self.schedule.load_state_dict(schedule)
+            if self.tracker is not None:
+                self.tracker.load_state_dict(tracker)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise ValueError(f"{path} does not fit this run: {' '.join(str(error).split())}") from error
+        if self.tracker is not None and len(self.tracker) != len(history):
+            raise ValueError(
+                f"the parts of {path} disagree: it has {len(self.tracker)} records of the structure, "
+                f"but {len(history)} epochs"
+            )
+        self.history, self.seconds = history, seconds
 
 
 def tuple_or(value: Any) -> Any:

@@ -130,9 +130,9 @@ def bound(quick: bool) -> Outcome:
     tables = {
         "(8) and (13) hold": reference(quick),
         "constant lr 0.1": constant(quick),
-        "eps = 0.1": lazy(quick, ConstantTolerance(0.1)),
-        "eps = 1": lazy(quick, ConstantTolerance(1.0)),
-        "eps ~ alpha": lazy(quick, growing_tolerance),
+        "eps = 0.1": lazy(quick, ConstantTolerance(0.1), 3),
+        "eps = 1": lazy(quick, ConstantTolerance(1.0), 3),
+        "eps ~ alpha": lazy(quick, growing_tolerance, 3),
     }
     quotients = {
         name: [seed["stationarity"] / right_side(seed) for seed in table.seeds] for name, table in tables.items()

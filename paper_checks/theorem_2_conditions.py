@@ -125,10 +125,10 @@ def tolerance(quick: bool) -> Outcome:
     Failure would mean: (20), eps_t/alpha_t -> 0, is enough for stationarity; (8) asks for more.
     """
     tables = {
-        "(8): $0.1\\,t^{-0.6}$": lazy(quick, SUMMABLE),
-        "0.1": lazy(quick, ConstantTolerance(0.1)),
-        "1": lazy(quick, ConstantTolerance(1.0)),
-        r"$0.05\,\alpha_t$": lazy(quick, growing_tolerance),
+        "(8): $0.1\\,t^{-0.6}$": lazy(quick, SUMMABLE, 1),
+        "0.1": lazy(quick, ConstantTolerance(0.1), 1),
+        "1": lazy(quick, ConstantTolerance(1.0), 1),
+        r"$0.05\,\alpha_t$": lazy(quick, growing_tolerance, 1),
     }
     rates = {name: rate(table, "stationarity") for name, table in tables.items()}
     bounds = {

@@ -42,11 +42,12 @@ class SeedMean(Table):
         self.seeds = tuple(seeds)
 
 
-def followed(schedule: Schedule, quick: bool, solver: str | Solver | None = None, sigma: float = SIGMA) -> SeedMean:
-    """The limits along runs of three seeds, or of one if there is no noise or the run is quick."""
+def followed(
+    schedule: Schedule, quick: bool, solver: str | Solver | None = None, sigma: float = SIGMA, seeds: int = 3
+) -> SeedMean:
+    """The limits along runs of some seeds, or of one if there is no noise or the run is quick."""
     method = RAMDA(problem().regularizer, solver=solver)
-    seeds = range(1 if quick else 3)
-    gradients = [NoisyGradient(sigma, seed) for seed in seeds] if sigma else [FullGradient()]
+    gradients = [NoisyGradient(sigma, seed) for seed in range(1 if quick else seeds)] if sigma else [FullGradient()]
     return SeedMean([follow(problem(), method, schedule, oracle, steps(quick)) for oracle in gradients])
 
 
@@ -95,9 +96,9 @@ def draw_seeds(axes: Any, steps: np.ndarray, mean: np.ndarray, seeds: Sequence[n
 
 
 @cache
-def lazy(quick: bool, tolerance: Any) -> SeedMean:
+def lazy(quick: bool, tolerance: Any, seeds: int) -> SeedMean:
     """The run of `reference` with the laziest answers (7) allows."""
-    return followed(convergent(tolerance=tolerance), quick, Lazy())
+    return followed(convergent(tolerance=tolerance), quick, Lazy(), seeds=seeds)
 
 
 def right_side(table: Table) -> np.ndarray:

@@ -61,7 +61,7 @@ def shown_figure(quick: bool) -> Any:
             low, high = np.min(levels, axis=0), np.max(levels, axis=0)
             right.fill_between(epochs, low, high, color=look["color"], alpha=0.15, linewidth=0)
         right.set(xlabel="epoch", ylabel="low-rank level of $W$ (%)", title="Mean and range of the seeds")
-        right.legend(loc="lower left", bbox_to_anchor=(0.0, 1.1), ncols=4, fontsize=6.5)
+        right.legend(loc="lower right")
     return figure
 
 

@@ -87,7 +87,8 @@ class Problem(ABC):
             if length == 0:
                 return np.zeros_like(w)
             h = reach / length
-            return (self.gradient(w + h * d) - self.gradient(w - h * d)) / (2.0 * h)
+            difference: np.ndarray = (self.gradient(w + h * d) - self.gradient(w - h * d)) / (2.0 * h)
+            return difference
 
         return product
 

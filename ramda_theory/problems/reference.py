@@ -94,7 +94,8 @@ class ProximalGradientRun:
 
     def _forward_backward(self, gradient: np.ndarray) -> np.ndarray:
         step = 1.0 / self._inverse_step
-        return self.problem.regularizer.prox(self._y - step * gradient, step)
+        point: np.ndarray = self.problem.regularizer.prox(self._y - step * gradient, step)
+        return point
 
     def _too_long(self, x: np.ndarray, gradient: np.ndarray) -> bool:
         change = np.linalg.norm(self.problem.gradient(x) - gradient)
@@ -105,7 +106,8 @@ class ProximalGradientRun:
             self._t = 1.0
         t_next = 0.5 * (1.0 + math.sqrt(1.0 + 4.0 * self._t**2))
         momentum, self._t = (self._t - 1.0) / t_next, t_next
-        return x + momentum * (x - self.point)
+        extrapolated: np.ndarray = x + momentum * (x - self.point)
+        return extrapolated
 
 
 def polish(problem: Composite, w: np.ndarray, tolerance: float, max_iter: int = 30) -> np.ndarray:
@@ -153,7 +155,8 @@ def newton_direction(problem: Composite, w: np.ndarray, residual: np.ndarray) ->
     smooth, penalty = problem.hessian(w), problem.regularizer.manifold_hessian(w)
 
     def hessian(d: np.ndarray) -> np.ndarray:
-        return problem.regularizer.tangent(w, smooth(d) + penalty(d))
+        image: np.ndarray = problem.regularizer.tangent(w, smooth(d) + penalty(d))
+        return image
 
     return conjugate_gradients(hessian, -residual, accuracy=min(0.1, math.sqrt(float(np.linalg.norm(residual)))))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -67,9 +68,10 @@ class LeastSquares(Problem):
         residual = rows @ w.ravel()
         residual -= self._y.take(batch)
         residual /= len(batch)
-        return (residual @ rows).reshape(w.shape)
+        gradient: np.ndarray = (residual @ rows).reshape(w.shape)
+        return gradient
 
-    def hessian(self, w: np.ndarray):
+    def hessian(self, w: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
         """d -> A^T A d / n."""
         return lambda d: ((self._A @ d.ravel()) @ self._A / len(self._y)).reshape(d.shape)
 

@@ -273,7 +273,8 @@ class Regularizer(ABC):
         if unknown := sorted(set(arguments) - takes):
             raise ValueError(f"{name} has no argument {unknown[0]!r}; it takes {sorted(takes)}")
         found: Any = known[name]
-        return found(**arguments)
+        regularizer: Regularizer = found(**arguments)
+        return regularizer
 
 
 FORMER: dict[str, Callable[..., Regularizer]] = {}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
-from ramda_theory.arrays import real
+from ramda_theory.arrays import Array, real
+from ramda_theory.extras import needs
 from ramda_theory.regularizers.base import soft_threshold
 from ramda_theory.regularizers.kernel import KernelSpec
 from ramda_theory.regularizers.separable import Separable
@@ -32,20 +34,21 @@ class ElasticNet(Separable):
     def kernel(self) -> KernelSpec:
         return KernelSpec("l1", self.weight, self.l2)
 
-    def _phi(self, xp, size):
+    def _phi(self, xp: ModuleType, size: Array) -> Array:
         return self.weight * size + 0.5 * self.l2 * size**2
 
-    def _slope(self, xp, size):
+    def _slope(self, xp: ModuleType, size: Array) -> Array:
         return self.weight + self.l2 * size
 
-    def _bend(self, xp, size):
+    def _bend(self, xp: ModuleType, size: Array) -> Array:
         return self.l2
 
-    def _solve(self, xp, b, diag, scale):
+    def _solve(self, xp: ModuleType, b: Array, diag: Array, scale: Array | float) -> Array:
         return soft_threshold(xp, b, scale * self.weight) / (diag + scale * self.l2)
 
     def cvxpy_expression(self, x: Any, shape: tuple[int, ...]) -> Any:
         """weight ||x||_1 + l2/2 ||x||^2."""
-        import cvxpy as cp
+        with needs("experiments"):
+            import cvxpy as cp
 
         return self.weight * cp.norm1(x) + 0.5 * self.l2 * cp.sum_squares(x)

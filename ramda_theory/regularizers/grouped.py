@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ramda_theory.arrays import Array, integers, namespace, to_host, wide
+from ramda_theory.extras import needs
 from ramda_theory.regularizers.base import FORMER, Regularizer, same_shape
 from ramda_theory.regularizers.grouping import Grouping, Groups
 from ramda_theory.structure import GroupSupport
@@ -58,7 +59,8 @@ class Grouped(Regularizer):
 
     def _with(self, **grouping: tuple[int, ...] | None) -> Grouped:
         instance: Any = self  # a dataclass, as every regularizer that can be made
-        return replace(instance, **grouping)
+        changed: Grouped = replace(instance, **grouping)
+        return changed
 
     def _scaled(self, xp: ModuleType, groups: Groups, weight: float, like: Array) -> Array | float:
         """Weight of each group: ``weight`` times the root of the group's size, if sizes count."""
@@ -112,7 +114,8 @@ class Grouped(Regularizer):
 
     def _cvxpy_norms(self, x: Any, shape: tuple[int, ...]) -> Any:
         """sum_g sqrt(n_g) ||x_g|| of a flat CVXPY variable, without the roots if sizes do not count."""
-        import cvxpy as cp
+        with needs("experiments"):
+            import cvxpy as cp
 
         groups = self.grouping.indices(shape)
         roots = [np.sqrt(len(group)) if self.size_scaled else 1.0 for group in groups]

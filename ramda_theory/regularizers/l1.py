@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
+from ramda_theory.arrays import Array
+from ramda_theory.extras import needs
 from ramda_theory.regularizers.base import soft_threshold
 from ramda_theory.regularizers.kernel import KernelSpec
 from ramda_theory.regularizers.separable import Separable
@@ -23,17 +26,18 @@ class L1(Separable):
     def kernel(self) -> KernelSpec:
         return KernelSpec("l1", self.weight)
 
-    def _phi(self, xp, size):
+    def _phi(self, xp: ModuleType, size: Array) -> Array:
         return self.weight * size
 
-    def _slope(self, xp, size):
+    def _slope(self, xp: ModuleType, size: Array) -> Array:
         return self.weight
 
-    def _solve(self, xp, b, diag, scale):
+    def _solve(self, xp: ModuleType, b: Array, diag: Array, scale: Array | float) -> Array:
         return soft_threshold(xp, b, scale * self.weight) / diag
 
     def cvxpy_expression(self, x: Any, shape: tuple[int, ...]) -> Any:
         """weight ||x||_1."""
-        import cvxpy as cp
+        with needs("experiments"):
+            import cvxpy as cp
 
         return self.weight * cp.norm1(x)

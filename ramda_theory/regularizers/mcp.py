@@ -39,24 +39,26 @@ class MCP(Separable):
     def kernel(self) -> KernelSpec:
         return KernelSpec("mcp", self.weight, self.gamma)
 
-    def _phi(self, xp, size):
+    def _phi(self, xp: ModuleType, size: Array) -> Array:
         near = self.weight * size - size**2 / (2.0 * self.gamma)
         return xp.where(size > self.gamma * self.weight, 0.5 * self.gamma * self.weight**2, near)
 
-    def _slope(self, xp, size):
+    def _slope(self, xp: ModuleType, size: Array) -> Array:
         return xp.maximum(self.weight - size / self.gamma, xp.zeros_like(size))
 
-    def _bend(self, xp, size):
+    def _bend(self, xp: ModuleType, size: Array) -> Array:
         return xp.where(size <= self.gamma * self.weight, -1.0 / self.gamma, 0.0 * size)
 
-    def _solve(self, xp, b, diag, scale):
+    def _solve(self, xp: ModuleType, b: Array, diag: Array, scale: Array | float) -> Array:
         return mcp_minimizer(xp, b, diag, scale, self.weight, self.gamma)
 
-    def _branch(self, size):
+    def _branch(self, size: Array) -> Array:
         return 1 + (size > self.gamma * self.weight).astype(np.int8)
 
 
-def mcp_minimizer(xp: ModuleType, b: Array, diag: Array, scale: Array | float, weight: Array | float, gamma: float):
+def mcp_minimizer(
+    xp: ModuleType, b: Array, diag: Array, scale: Array | float, weight: Array | float, gamma: float
+) -> Array:
     """argmin_x 1/2 diag x^2 - b x + scale MCP(weight, gamma)(x), elementwise.
 
     The curvature next to zero is diag - scale/gamma.  Where it is positive the objective is convex with breakpoints

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ramda_theory.arrays import Array, integers, is_host, largest, namespace, to_host, total, wide
+from ramda_theory.extras import needs
 from ramda_theory.regularizers.base import Regularizer, same_shape
 from ramda_theory.structure import Rank, numerical_rank
 
@@ -184,7 +185,8 @@ class NuclearNorm(Regularizer):
 
     def cvxpy_expression(self, x: Any, shape: tuple[int, ...]) -> Any:
         """weight times the nuclear norm of the matricisation."""
-        import cvxpy as cp
+        with needs("experiments"):
+            import cvxpy as cp
 
         rows, columns = self._axes(shape)
         entries = np.arange(math.prod(shape)).reshape(shape).transpose(rows + columns)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import ModuleType
 from typing import ClassVar
 
 import numpy as np
 
-from ramda_theory.arrays import real
+from ramda_theory.arrays import Array, real
 from ramda_theory.regularizers.kernel import KernelSpec
 from ramda_theory.regularizers.separable import Separable
 
@@ -41,22 +42,22 @@ class SCAD(Separable):
     def kernel(self) -> KernelSpec:
         return KernelSpec("scad", self.weight, self.a)
 
-    def _phi(self, xp, size):
+    def _phi(self, xp: ModuleType, size: Array) -> Array:
         lam, a = self.weight, self.a
         middle = (2 * a * lam * size - size**2 - lam**2) / (2 * (a - 1))
         outer = xp.where(size > a * lam, 0.5 * lam**2 * (a + 1), middle)
         return xp.where(size <= lam, lam * size, outer)
 
-    def _slope(self, xp, size):
+    def _slope(self, xp: ModuleType, size: Array) -> Array:
         lam, a = self.weight, self.a
         falling = xp.maximum((a * lam - size) / (a - 1), xp.zeros_like(size))
         return xp.where(size <= lam, lam, falling)
 
-    def _bend(self, xp, size):
+    def _bend(self, xp: ModuleType, size: Array) -> Array:
         falling = (size > self.weight) & (size <= self.a * self.weight)
         return xp.where(falling, -1.0 / (self.a - 1.0), 0.0 * size)
 
-    def _solve(self, xp, b, diag, scale):
+    def _solve(self, xp: ModuleType, b: Array, diag: Array, scale: Array | float) -> Array:
         """Stationary points: soft(b)/diag near zero, one on the falling slope, b/diag on the flat branch.
 
         With diag > scale/(a - 1) the objective is convex and |b| selects the branch.  Otherwise the falling slope has
@@ -75,5 +76,5 @@ class SCAD(Separable):
         x = xp.where(size <= near_up_to, near, xp.where(size <= falling_up_to, falling, size / diag))
         return xp.where(x == 0, xp.zeros_like(x), xp.where(b < 0, -x, x))
 
-    def _branch(self, size):
+    def _branch(self, size: Array) -> Array:
         return 1 + (size > self.weight).astype(np.int8) + (size > self.a * self.weight).astype(np.int8)

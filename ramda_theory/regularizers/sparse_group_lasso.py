@@ -8,6 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from ramda_theory.arrays import Array, largest, namespace, real, to_host, total, wide
+from ramda_theory.extras import needs
 from ramda_theory.regularizers.base import margin, positive, same_shape, signs, soft_threshold
 from ramda_theory.regularizers.grouped import Grouped, ball_residual, norms_of, per_entry, shrink
 from ramda_theory.regularizers.grouping import Groups
@@ -147,6 +148,7 @@ class SparseGroupLasso(Grouped):
 
     def cvxpy_expression(self, x: Any, shape: tuple[int, ...]) -> Any:
         """weight (l1_ratio ||x||_1 + (1 - l1_ratio) sum_g sqrt(n_g) ||x_g||)."""
-        import cvxpy as cp
+        with needs("experiments"):
+            import cvxpy as cp
 
         return self.weight * (self.l1_ratio * cp.norm1(x) + (1.0 - self.l1_ratio) * self._cvxpy_norms(x, shape))

@@ -33,7 +33,8 @@ def bisection_reference(problem: Subproblem) -> np.ndarray:
     b = d * anchor - grad_sum
     name = type(psi).__name__
     if name in SCALAR:
-        return np.sign(b) * scalar_minimizer(SCALAR[name](psi, alpha), np.abs(b), d)
+        minimizer: np.ndarray = np.sign(b) * scalar_minimizer(SCALAR[name](psi, alpha), np.abs(b), d)
+        return minimizer
     if name in GROUPED:
         return grouped_minimizer(GROUPED[name], psi, b, d, alpha)
     raise ValueError(f"no bisection reference for {psi!r}")

@@ -23,6 +23,15 @@ def bisection_reference(problem: Subproblem) -> np.ndarray:
 
     Covers every regularizer that separates; for `GroupMCP` the metric must exceed weight_sum/gamma.
 
+    Parameters
+    ----------
+    problem : Subproblem
+        That of (4), its arrays of any library.
+
+    Returns
+    -------
+    longdouble array of the shape of the data
+
     Raises
     ------
     ValueError

@@ -60,6 +60,31 @@ def largest_perturbation(
 
     The length is found by bisection, so it is one where (7) starts to fail, the first such if the residual grows
     along the direction (as it does for convex psi).
+
+    Parameters
+    ----------
+    problem : Subproblem
+        That of (4).
+    point : array
+        A solution of ``problem``.
+    tolerance : float
+        eps_t of (7).
+    start : array, optional
+        W_{t-1} of (7); without it the objective condition is not asked for.
+    seed : int
+        Of the random direction.
+    along : {"manifold", "ambient"}
+        As in `perturbed`.
+
+    Returns
+    -------
+    Solution
+        At the moved point; its status is "solved" unless ``point`` itself does not meet (7).
+
+    Raises
+    ------
+    ValueError
+        If ``along`` is neither of the two.
     """
     direction = random_direction(problem, point, seed, along)
 

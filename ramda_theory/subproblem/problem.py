@@ -73,21 +73,74 @@ class Subproblem:
         return wide(xp, self.grad_sum) - wide(xp, self.metric) * wide(xp, self.anchor)
 
     def objective(self, x: Array) -> Array:
-        """Q(x), a 0-d float64 array."""
+        """Q(x) of (4).
+
+        Parameters
+        ----------
+        x : array
+            A point, of the shape of the data.
+
+        Returns
+        -------
+        float64 array, 0-d
+
+        Raises
+        ------
+        ValueError
+            If ``x`` has another shape.
+        """
         xp, offset = self.xp, self._offset(x)
         quadratic = inner(xp, self.grad_sum, x) + 0.5 * total(xp, wide(xp, self.metric) * offset**2)
         return quadratic + self.weight_sum * self.regularizer.value(x)
 
     def gradient(self, x: Array) -> Array:
-        """Gradient grad_sum + metric (x - anchor) of the smooth part, float64."""
+        """Gradient grad_sum + metric (x - anchor) of the smooth part of Q.
+
+        Parameters
+        ----------
+        x : array
+            A point, of the shape of the data.
+
+        Returns
+        -------
+        float64 array of the shape of ``x``
+
+        Raises
+        ------
+        ValueError
+            If ``x`` has another shape.
+        """
         return wide(self.xp, self.grad_sum) + wide(self.xp, self.metric) * self._offset(x)
 
     def residual(self, x: Array) -> Array:
-        """min over s in dQ(x) of ||s||, the exact left side of (7); a 0-d float64 array."""
+        """min over s in dQ(x) of ||s||, the left side of (7), unscaled and exact (not an upper bound).
+
+        Parameters
+        ----------
+        x : array
+            A point, of the shape of the data.
+
+        Returns
+        -------
+        float64 array, 0-d
+            0 at the stationary points of Q and nowhere else.
+        """
         return self.regularizer.subdifferential_distance(x, self.gradient(x), self.weight_sum)
 
     def error_bound(self, x: Array) -> Array:
         """||s||_{P^-1} >= ||x - x*||_P for the s of least norm in dQ(x): a certificate of the error, for convex psi.
+
+        Q is then strongly convex with constant 1 in the norm of P, whose dual is that of P^-1; x* is its minimiser.
+
+        Parameters
+        ----------
+        x : array
+            A point, of the shape of the data.
+
+        Returns
+        -------
+        float64 array, 0-d
+            The bound ||s||_{P^-1}.
 
         Raises
         ------
@@ -103,8 +156,19 @@ class Subproblem:
     def increase(self, x: Array, start: Array) -> float:
         """Q(x) - Q(start) minus its rounding error, computed from x - start, where equal leading digits cancel.
 
-        A value <= 0 means that the objective condition of (7) holds as far as the dtype of the data can tell: storing
-        x in it moves psi by a few units of its precision (the nuclear norm of a rounded matrix of low rank).
+        Parameters
+        ----------
+        x : array
+            A candidate What_t, of the shape of the data.
+        start : array
+            W_{t-1}, of the shape of the data.
+
+        Returns
+        -------
+        float
+            At most 0 where the objective condition Q(What_t) <= Q(W_{t-1}) of (7) holds as far as the dtype of the
+            data can tell: storing x in it moves psi by a few units of its precision (the nuclear norm of a rounded
+            matrix of low rank).
         """
         xp = namespace(anchor=self.anchor, x=x, start=start)
         rounding = 8 * float(xp.finfo(self.anchor.dtype).eps)
@@ -124,7 +188,13 @@ class Subproblem:
         return float(sum(norm(xp, term) for term in terms))
 
     def default_tolerance(self) -> float:
-        """What the data's dtype warrants: machine epsilon to the power 2/3 times `magnitude`."""
+        """The eps_t of (7) that the data's dtype warrants: machine epsilon to the power 2/3 times `magnitude`.
+
+        Returns
+        -------
+        float
+            In the units of `residual`.
+        """
         return float(self.xp.finfo(self.anchor.dtype).eps ** (2 / 3) * self.magnitude)
 
     def _offset(self, x: Array) -> Array:

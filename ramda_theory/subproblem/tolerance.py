@@ -19,6 +19,11 @@ class PolynomialTolerance:
         eps_1 > 0, in the units of the residual of the unscaled Q.
     power : float
         > 1/2, which makes the squares summable.
+
+    Raises
+    ------
+    ValueError
+        If either is out of its range.
     """
 
     initial: float
@@ -43,7 +48,20 @@ class PolynomialTolerance:
 
 @dataclass(frozen=True)
 class GeometricTolerance:
-    """eps_t = initial * ratio^(t - 1) with 0 < ratio < 1."""
+    """eps_t = initial * ratio^(t - 1), t = 1, 2, ..., with 0 < ratio < 1.
+
+    Parameters
+    ----------
+    initial : float
+        eps_1 > 0, in the units of the residual of the unscaled Q.
+    ratio : float
+        In (0, 1): eps_bar of (8) is initial^2 / (1 - ratio^2).
+
+    Raises
+    ------
+    ValueError
+        If either is out of its range.
+    """
 
     initial: float
     ratio: float
@@ -65,7 +83,18 @@ class GeometricTolerance:
 
 @dataclass(frozen=True)
 class ConstantTolerance:
-    """eps_t = value: *violates* (8) unless 0; to study what the violation costs."""
+    """eps_t = value: *violates* (8) unless 0; to study what the violation costs.
+
+    Parameters
+    ----------
+    value : float
+        eps_t >= 0, in the units of the residual of the unscaled Q.
+
+    Raises
+    ------
+    ValueError
+        If it is negative or not finite.
+    """
 
     value: float
 

@@ -64,22 +64,78 @@ class Problem(ABC):
 
     @abstractmethod
     def value_and_gradient(self, w: np.ndarray) -> tuple[float, np.ndarray]:
-        """f(w) and grad f(w)."""
+        """f(w) and grad f(w), exact.
+
+        Parameters
+        ----------
+        w : float64 array
+            Of the shape of ``initial``.
+
+        Returns
+        -------
+        value : float
+            f(w).
+        gradient : float64 array of the shape of ``w``
+            grad f(w).
+        """
 
     @abstractmethod
     def batch_gradient(self, w: np.ndarray, batch: np.ndarray) -> np.ndarray:
-        """Mean of grad f_i(w) over the sample indices ``batch`` (integer array; repeated indices count again)."""
+        """Mean of grad f_i(w) over a batch of samples: the stochastic gradient G of every method here.
+
+        Parameters
+        ----------
+        w : float64 array
+            Of the shape of ``initial``.
+        batch : integer array, shape (size,)
+            Sample indices from 0 to ``samples`` - 1; repeated ones count again.
+
+        Returns
+        -------
+        float64 array of the shape of ``w``
+        """
 
     def value(self, w: np.ndarray) -> float:
-        """f(w)."""
+        """f(w).
+
+        Parameters
+        ----------
+        w : float64 array
+            Of the shape of ``initial``.
+
+        Returns
+        -------
+        float
+        """
         return self.value_and_gradient(w)[0]
 
     def gradient(self, w: np.ndarray) -> np.ndarray:
-        """grad f(w)."""
+        """grad f(w).
+
+        Parameters
+        ----------
+        w : float64 array
+            Of the shape of ``initial``.
+
+        Returns
+        -------
+        float64 array of the shape of ``w``
+        """
         return self.value_and_gradient(w)[1]
 
     def hessian(self, w: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-        """The map d -> (Hessian of f at w) d; here a central difference of `gradient`, good to about 1e-9."""
+        """The map d -> (Hessian of f at w) d; here a central difference of `gradient`, good to about 1e-9.
+
+        Parameters
+        ----------
+        w : float64 array
+            Of the shape of ``initial``.
+
+        Returns
+        -------
+        callable
+            Takes a float64 array d of the shape of ``w`` and gives one.
+        """
         reach = np.cbrt(np.finfo(np.float64).eps) * (1.0 + float(np.linalg.norm(w)))
 
         def product(d: np.ndarray) -> np.ndarray:
@@ -95,15 +151,42 @@ class Problem(ABC):
     # -- the sum ----------------------------------------------------------------------------------------------------
 
     def objective(self, w: np.ndarray) -> float:
-        """F(w) = f(w) + psi(w)."""
+        """F(w) = f(w) + psi(w).
+
+        Parameters
+        ----------
+        w : float64 array
+            Of the shape of ``initial``.
+
+        Returns
+        -------
+        float
+        """
         return self.value(w) + float(self.regularizer.value(w))
 
     def stationarity(self, w: np.ndarray) -> float:
-        """dist(0, dF(w)), exact."""
+        """dist(0, dF(w)) = min over s in d psi(w) of ||grad f(w) + s||, exact; what Theorem 2 bounds.
+
+        Parameters
+        ----------
+        w : float64 array
+            Of the shape of ``initial``.
+
+        Returns
+        -------
+        float
+            0 at the stationary points of F.
+        """
         return float(self.regularizer.subdifferential_distance(w, self.gradient(w)))
 
     def solution(self) -> Reference:
-        """The reference solution: planted, or computed at the first call and kept (seconds)."""
+        """The reference solution: planted, or computed at the first call and kept (seconds).
+
+        Returns
+        -------
+        Reference
+            A stationary point to 1e-10 where it is ``certified``; a minimiser if F is convex.
+        """
         return self._solution
 
     @cached_property

@@ -164,12 +164,54 @@ def one_label_per_row(targets: Any, rows: int) -> np.ndarray:
 
 
 def multinomial_logistic(features: np.ndarray, targets: np.ndarray, regularizer: Regularizer) -> MultinomialLogistic:
-    """Multinomial logistic regression on data of your own; see `MultinomialLogistic`."""
+    """Multinomial logistic regression with psi, on data of your own; see `MultinomialLogistic` for f.
+
+    Parameters
+    ----------
+    features : array, shape (n, p)
+        One row x_i per sample.
+    targets : integer array, shape (n,)
+        Classes 0 .. K - 1, each of which occurs.
+    regularizer : Regularizer
+        psi, on arrays of shape (p, K).
+
+    Returns
+    -------
+    MultinomialLogistic
+        w of shape (p, K), 0 at the start.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the data are no real numbers, hold NaN or Inf or overflow when squared, if their shapes do not
+        fit, or if a class is missing.
+    """
     return MultinomialLogistic(features, targets, regularizer)
 
 
 def binary_logistic(features: np.ndarray, targets: np.ndarray, regularizer: Regularizer) -> BinaryLogistic:
-    """Binary logistic regression on data of your own; see `BinaryLogistic`."""
+    """Binary logistic regression with psi, on data of your own; see `BinaryLogistic` for f.
+
+    Parameters
+    ----------
+    features : array, shape (n, p)
+        One row x_i per sample.
+    targets : array, shape (n,)
+        Two distinct values; the larger one counts as y_i = 1, the other as -1.
+    regularizer : Regularizer
+        psi, on vectors of p entries.
+
+    Returns
+    -------
+    BinaryLogistic
+        w of shape (p,), 0 at the start.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the data are no real numbers, hold NaN or Inf or overflow when squared, if their shapes do not
+        fit, or if the targets do not take exactly two values.
+    """
     return BinaryLogistic(features, targets, regularizer)
 
 
@@ -180,6 +222,16 @@ def digits(weight: float | None = None) -> MultinomialLogistic:
     ----------
     weight : float, optional
         lambda of ``GroupLasso(weight, dims=(1,))``, default 5e-3: 28 of the 64 pixels are used at the optimum.
+
+    Returns
+    -------
+    MultinomialLogistic
+        w of shape (64, 10), 1797 samples.
+
+    Raises
+    ------
+    MissingExtra
+        If scikit-learn is not installed.
     """
     with needs("experiments"):
         from sklearn.datasets import load_digits
@@ -196,6 +248,16 @@ def breast_cancer(weight: float | None = None) -> BinaryLogistic:
     ----------
     weight : float, optional
         lambda of ``L1(weight)``, default 5e-3: 12 of the 30 features are used at the optimum.
+
+    Returns
+    -------
+    BinaryLogistic
+        w of shape (30,), 569 samples.
+
+    Raises
+    ------
+    MissingExtra
+        If scikit-learn is not installed.
     """
     with needs("experiments"):
         from sklearn.datasets import load_breast_cancer

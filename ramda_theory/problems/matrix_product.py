@@ -116,6 +116,16 @@ def factorisation(
         Rank of the matrix.
     observed : float
         Fraction in (0, 1] of the entries that are observed (rounded up to a whole number).
+
+    Returns
+    -------
+    Factorisation
+        w of shape (rows + columns, components).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of another kind or out of its range.
     """
     regularizer = GroupLasso(2e-3 if weight is None else weight, dims=(0,))
     rng = np.random.default_rng(integer("seed", seed, 0))

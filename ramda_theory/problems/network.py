@@ -103,10 +103,22 @@ def teacher(
         lambda >= 0 of ``GroupLasso(weight, dims=(1,))``, default 5e-3.
     seed : int
         Of the inputs, of the teacher and of the start.
-    samples, features, hidden : int
-        Number of samples, of inputs and of hidden units (teacher and student alike).
+    samples, features : int
+        Number of samples and of inputs.
     relevant : int
-        Number of inputs the teacher looks at.
+        Number of inputs the teacher looks at, at most ``features``.
+    hidden : int
+        Number of hidden units, of teacher and student alike.
+
+    Returns
+    -------
+    TanhNetwork
+        w of shape (features, hidden).
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of another kind or out of its range.
     """
     regularizer = GroupLasso(5e-3 if weight is None else weight, dims=(1,))
     rng = np.random.default_rng(integer("seed", seed, 0))

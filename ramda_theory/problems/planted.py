@@ -41,6 +41,16 @@ def lasso(
         Condition number >= 1 of A^T A / n.
     margin : float
         Nondegeneracy margin in [0, 1] at w*; 0 is degenerate on purpose.
+
+    Returns
+    -------
+    LeastSquares
+        Its ``known_point`` is w*.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of another kind or out of its range.
     """
     weight = planted_weight(weight, 0.1)
     rng, A = design(seed, samples, features, condition)
@@ -67,12 +77,24 @@ def group_lasso(
     ----------
     weight : float, optional
         lambda > 0, default 0.05.  The nonzero groups of w* have norms in [0.5, 1.5] sqrt(group_size).
+    seed, samples
+        As in `lasso`.
     groups, group_size : int
         Number of groups and entries in each, at most ``samples`` entries in all.
     nonzeros : int
         Number of nonzero groups of w*.
-    seed, samples, condition, margin
+    condition, margin
         As in `lasso`.
+
+    Returns
+    -------
+    LeastSquares
+        Its ``known_point`` is w*.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of another kind or out of its range.
     """
     weight = planted_weight(weight, 0.05)
     shape = integer("groups", groups, 1), integer("group_size", group_size, 1)
@@ -106,12 +128,24 @@ def low_rank(
     ----------
     weight : float, optional
         lambda > 0, default 0.1.  The nonzero singular values of w* lie in [1, 3].
+    seed, samples
+        As in `lasso`.
     rows, columns : int
         Shape of w, at most ``samples`` entries.
     rank : int
         Rank of w*.
-    seed, samples, condition, margin
+    condition, margin
         As in `lasso`.
+
+    Returns
+    -------
+    LeastSquares
+        Its ``known_point`` is w*.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of another kind or out of its range.
     """
     weight = planted_weight(weight, 0.1)
     rows, columns = integer("rows", rows, 1), integer("columns", columns, 1)
@@ -144,15 +178,22 @@ def mcp(
     ----------
     weight : float, optional
         lambda > 0, default 0.2.
+    seed
+        As in `lasso`.
     gamma : float
         Reach > 0 of MCP.
-    seed, samples, features, nonzeros, condition, margin
+    samples, features, nonzeros, condition, margin
         As in `lasso`.
+
+    Returns
+    -------
+    LeastSquares
+        Its ``known_point`` is w*.
 
     Raises
     ------
-    ValueError
-        Also where the planted point is no minimiser on its manifold, because ``gamma`` is too small for the design.
+    TypeError, ValueError
+        As in `lasso`; also where the planted point is no minimiser on its manifold, because ``gamma`` is too small for the design.
     """
     weight = planted_weight(weight, 0.2)
     regularizer = MCP(weight, gamma)

@@ -44,10 +44,16 @@ def find_reference(problem: Composite, tolerance: float = 0.1 * CERTIFIED, max_i
     Parameters
     ----------
     problem : Problem
+        F = f + psi.
     tolerance : float
-        Stationarity to reach.
+        dist(0, dF) to reach.
     max_iter : int
         Limit on the proximal gradient steps.
+
+    Returns
+    -------
+    Reference
+        What was measured at the last point; ``certified`` if its stationarity is at most 1e-10.
     """
     regularizer = problem.regularizer
     run = ProximalGradientRun(problem, accelerated=problem.convex and regularizer.convex)

@@ -90,5 +90,27 @@ def spectral_square(features: np.ndarray) -> float:
 def least_squares(
     A: np.ndarray, y: np.ndarray, regularizer: Regularizer, shape: tuple[int, ...] | None = None
 ) -> LeastSquares:
-    """1/(2n) ||A w - y||^2 + psi(w) on data of your own; see `LeastSquares`."""
+    """1/(2n) ||A w - y||^2 + psi(w) on data of your own; see `LeastSquares`.
+
+    Parameters
+    ----------
+    A : array, shape (n, p)
+        One row per sample.
+    y : array, shape (n,)
+        Observations.
+    regularizer : Regularizer
+        psi, on arrays of shape ``shape``.
+    shape : tuple of int, optional
+        Shape of w, p entries in all, read as a vector in C order.  Default: a vector.
+
+    Returns
+    -------
+    LeastSquares
+        w of shape ``shape``, 0 at the start.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the data are no real numbers, hold NaN or Inf or overflow when squared, or if their shapes do not fit.
+    """
     return LeastSquares(A, y, regularizer, shape)

@@ -193,7 +193,8 @@ def mcp(
     Raises
     ------
     TypeError, ValueError
-        As in `lasso`; also where the planted point is no minimiser on its manifold, because ``gamma`` is too small for the design.
+        As in `lasso`; also where the planted point is no minimiser on its manifold, because ``gamma`` is
+        too small for the design.
     """
     weight = planted_weight(weight, 0.2)
     regularizer = MCP(weight, gamma)

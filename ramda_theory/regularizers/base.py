@@ -68,21 +68,71 @@ class Regularizer(ABC):
 
     @abstractmethod
     def value(self, w: Array) -> Array:
-        """psi(w), a 0-d float64 array."""
+        """psi(w).
+
+        Parameters
+        ----------
+        w : array
+            Of any real floating dtype.
+
+        Returns
+        -------
+        float64 array, 0-d
+        """
 
     @abstractmethod
     def prox(self, z: Array, step: Array | float = 1.0) -> Array:
-        """argmin_x 1/2 ||x - z||^2 + step psi(x); ``step`` is a scalar or one per piece (see `group_max`)."""
+        """The proximal map argmin_x 1/2 ||x - z||^2 + step psi(x): a global minimiser, for nonconvex psi too.
+
+        Parameters
+        ----------
+        z : array
+            The point that is mapped.
+        step : float or array
+            Factor of psi, >= 0: one number, or one per piece in the shape of `group_max`.
+
+        Returns
+        -------
+        array
+            Like ``z``, with exact zeros.
+        """
 
     def prox_structure(self, z: Array, step: Array | float = 1.0) -> tuple[Array, Structure | None]:
-        """`prox` and the structure its thresholding produced; None where exact zeros tell it (`structure`)."""
+        """`prox` and the structure its thresholding produced.
+
+        Parameters
+        ----------
+        z : array
+            The point that is mapped.
+        step : float or array
+            As in `prox`.
+
+        Returns
+        -------
+        point : array
+            What `prox` gives.
+        structure : Structure or None
+            None where exact zeros tell it (`structure`).
+        """
         return self.prox(z, step), None
 
     # metric_prox(linear, diag, scale=1.0) = argmin_x <linear, x> + 1/2 <x, diag x> + scale psi(x) is defined by those
     # classes that can compute it exactly, and by no other.
 
     def has_metric_prox(self, diag: Array, scale: Array | float = 1.0) -> bool:
-        """Whether ``metric_prox`` is exact for this metric."""
+        """Whether ``metric_prox`` is exact for the subproblem with this metric and this factor of psi.
+
+        Parameters
+        ----------
+        diag : array
+            Diagonal of the metric P, positive.
+        scale : float
+            Factor of psi, alpha of (4) of arXiv:2403.14398.
+
+        Returns
+        -------
+        bool
+        """
         return self.has_exact_method
 
     @property
@@ -98,10 +148,32 @@ class Regularizer(ABC):
     # -- the pieces psi separates into, and the arrays it takes -------------------------------------------------------
 
     def check_shape(self, shape: tuple[int, ...]) -> None:  # noqa: B027 (most psi take any shape)
-        """Raise ValueError unless psi is defined for arrays of this shape."""
+        """Refuse shapes of arrays for which psi is not defined; by default, none.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of the array.
+
+        Raises
+        ------
+        ValueError
+            If an axis that psi names is missing, or a grouping is of another size.
+        """
 
     def describe_pieces(self, shape: tuple[int, ...]) -> str:
-        """What psi sees in an array of this shape, in words."""
+        """What psi sees in an array of this shape, in words.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of the array.
+
+        Returns
+        -------
+        str
+            Such as "entries", or "64 groups of 10".
+        """
         return "entries"
 
     @property
@@ -113,6 +185,20 @@ class Regularizer(ABC):
         """psi for an array of ``shape`` whose groups are the slices over ``dims`` of the array seen in ``view``.
 
         A psi without groups stays as it is; one that needs a matrix takes the first axis of ``shape`` as its rows.
+
+        Parameters
+        ----------
+        dims : tuple of int
+            Axes of the view that a group extends over.
+        shape : tuple of int
+            Of the array.
+        view : tuple of int
+            Shape, of as many entries in C order, in which ``dims`` name axes.
+
+        Returns
+        -------
+        Regularizer
+            Of the same class and weight.
         """
         return self
 
@@ -120,58 +206,201 @@ class Regularizer(ABC):
         """Axes along which a piece extends, where the pieces are slices of the array; None where they are not.
 
         An array may be cut between slices, and every part be treated by itself.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of the array.
+
+        Returns
+        -------
+        tuple of int or None
+            Empty where every entry is a piece.
         """
         return None
 
     def group_support(self, w: Array) -> GroupSupport | None:
-        """Which groups of ``w`` are nonzero, from exact zeros; None if psi has no groups."""
+        """Which groups of ``w`` are nonzero, from exact zeros; None if psi has no groups.
+
+        Parameters
+        ----------
+        w : array
+            Of any real floating dtype.
+
+        Returns
+        -------
+        GroupSupport or None
+        """
         return None
 
     def group_max(self, diag: Array) -> Array:
-        """Largest entry of ``diag`` in each piece psi separates into (the whole array if it does not separate)."""
+        """Largest entry of ``diag`` in each piece psi separates into (the whole array if it does not separate).
+
+        Parameters
+        ----------
+        diag : array
+            Diagonal of a metric.
+
+        Returns
+        -------
+        array
+            One number per piece, in the shape that `prox` takes as ``step``.
+        """
         return namespace(diag=diag).max(diag)
 
     def spread(self, per_group: Array, like: Array) -> Array:
-        """One number per piece laid out so that it multiplies the entries of ``like``."""
+        """One number per piece laid out so that it multiplies the entries of an array.
+
+        Parameters
+        ----------
+        per_group : array
+            In the shape that `group_max` gives.
+        like : array
+            The array whose pieces these are.
+
+        Returns
+        -------
+        array
+            Of a shape that broadcasts against ``like``.
+        """
         return per_group
 
     # -- first-order conditions -------------------------------------------------------------------------------------
 
     @abstractmethod
     def subdifferential_residual(self, w: Array, g: Array, scale: Array | float = 1.0) -> Array:
-        """Element of least norm of g + scale d psi(w), with d psi the limiting subdifferential; shape of ``w``."""
+        """Element of least norm of g + scale d psi(w), with d psi the limiting subdifferential.
+
+        Parameters
+        ----------
+        w, g : arrays of one shape
+            A point and the gradient of the smooth part there.
+        scale : float
+            Factor of psi.
+
+        Returns
+        -------
+        float64 array of the shape of ``w``
+            0 where w is stationary.
+
+        Raises
+        ------
+        ValueError
+            If the shapes differ.
+        """
 
     def subdifferential_distance(self, w: Array, g: Array, scale: Array | float = 1.0) -> Array:
-        """Min over s in scale d psi(w) of ||g + s||, exact; a 0-d float64 array."""
+        """Min over s in scale d psi(w) of ||g + s||, exact: the left side of (7) of arXiv:2403.14398 for g = grad q(w).
+
+        Parameters
+        ----------
+        w, g : arrays of one shape
+            A point and the gradient of the smooth part there.
+        scale : float
+            Factor of psi.
+
+        Returns
+        -------
+        float64 array, 0-d
+
+        Raises
+        ------
+        ValueError
+            If the shapes differ.
+        """
         xp = namespace(w=w, g=g)
         return norm(xp, self.subdifferential_residual(w, g, scale))
 
     @abstractmethod
     def nondegeneracy_margin(self, w: Array, g: Array) -> Array:
-        """1 - the largest ratio of -g to its bound over the inactive (zero) pieces; a 0-d float64 array.
+        """1 - the largest ratio of -g to its bound over the inactive (zero) pieces.
 
-        1 if no piece is inactive, 0 when -g lies on the relative boundary of d psi(w), negative outside.  The margin
-        looks at inactive pieces only: `subdifferential_distance` says whether the active ones are stationary.
+        Its sign tells whether the nondegeneracy that Theorem 3 of arXiv:2403.14398 asks for, -g in the relative
+        interior of d psi(w), holds.  The margin looks at inactive pieces only: `subdifferential_distance` says whether
+        the active ones are stationary.
+
+        Parameters
+        ----------
+        w, g : arrays of one shape
+            A point and the gradient of the smooth part there.
+
+        Returns
+        -------
+        float64 array, 0-d
+            1 if no piece is inactive, 0 when -g lies on the relative boundary of d psi(w), negative outside.
+
+        Raises
+        ------
+        ValueError
+            If the shapes differ.
         """
 
     @abstractmethod
     def critical_weight(self, g: Array) -> Array:
-        """Smallest weight for which 0 is stationary at gradient ``g``; a 0-d float64 array."""
+        """Smallest weight for which 0 is stationary: where a regularization path starts.
+
+        Parameters
+        ----------
+        g : array
+            Gradient of the smooth part at 0.
+
+        Returns
+        -------
+        float64 array, 0-d
+        """
 
     # -- structure --------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def structure(self, w: Array) -> Structure:
-        """Active manifold at ``w``, read from exact zeros (waits for a device)."""
+        """Active manifold at ``w``, read from exact zeros and never from a threshold (waits for a device).
+
+        Parameters
+        ----------
+        w : array
+            Of any real floating dtype.
+
+        Returns
+        -------
+        Structure
+            Compares equal to another of the same manifold.
+        """
 
     def tangent(self, w: Array, direction: Array) -> Array:
-        """Part of ``direction`` tangent at ``w`` to its active manifold; by default, that of the nonzero entries."""
+        """Part of ``direction`` tangent at ``w`` to its active manifold; by default, that of the nonzero entries.
+
+        Parameters
+        ----------
+        w, direction : arrays of one shape
+            A point and any direction.
+
+        Returns
+        -------
+        array
+            Like ``direction``: its orthogonal projection.
+
+        Raises
+        ------
+        ValueError
+            If the shapes differ.
+        """
         xp = namespace(w=w, direction=direction)
         same_shape(w=w, direction=direction)
         return xp.where(w == 0, xp.zeros_like(direction), direction)
 
     def keeping_structure(self, w: Array, direction: Array) -> Array:
-        """Part of ``direction`` along which a short straight move from ``w`` makes no zero piece nonzero."""
+        """Part of ``direction`` along which a short straight move from ``w`` makes no zero piece nonzero.
+
+        Parameters
+        ----------
+        w, direction : arrays of one shape
+            A point and any direction.
+
+        Returns
+        -------
+        array
+            Like ``direction``.
+        """
         return Regularizer.tangent(self, w, direction)
 
     def manifold_hessian(self, w: Array) -> Callable[[Array], Array]:
@@ -183,6 +412,7 @@ class Regularizer(ABC):
         Parameters
         ----------
         w : array
+            Of any real floating dtype.
 
         Returns
         -------
@@ -216,6 +446,12 @@ class Regularizer(ABC):
         x : cvxpy.Variable
             The entries of an array of ``shape``, in C order.
         shape : tuple of int
+            Of the array.
+
+        Returns
+        -------
+        cvxpy.Expression
+            Convex, with a scalar value.
 
         Raises
         ------
@@ -226,13 +462,24 @@ class Regularizer(ABC):
         raise ValueError(f"cvxpy solves convex subproblems only, got {self!r}, which {why}")
 
     def kernel(self) -> KernelSpec | None:
-        """What a compiled engine needs to solve the subproblem in a metric; None if only Python can."""
+        """What a compiled engine needs to solve the subproblem in a metric; None if only Python can.
+
+        Returns
+        -------
+        KernelSpec or None
+        """
         return None
 
     # -- plain data -------------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data (numbers, strings, lists) from which `from_dict` rebuilds an equal regularizer."""
+        """Plain data from which `from_dict` rebuilds an equal regularizer.
+
+        Returns
+        -------
+        dict
+            Of numbers, strings and lists: ``torch.load(weights_only=True)`` reads it.
+        """
         data: dict[str, Any] = {"name": type(self).__name__}
         for field in fields(self):
             value = getattr(self, field.name)

@@ -61,6 +61,23 @@ class GroupLasso(Grouped):
         """argmin_x <linear, x> + 1/2 <x, diag x> + scale psi(x), exact; see `group_lasso_minimizer`.
 
         Errors of 1e-14 (float64) and 1e-7 (float32, with float64 totals) away from the threshold of a group.
+
+        Parameters
+        ----------
+        linear, diag : arrays of one shape
+            Linear term, and the diagonal of the metric, positive.
+        scale : float
+            Factor of psi, >= 0; alpha of (4) of arXiv:2403.14398.
+
+        Returns
+        -------
+        array
+            Like ``linear``, with exact zeros.
+
+        Raises
+        ------
+        ValueError
+            If the shapes differ, or an entry of ``diag`` is not positive (on a device: NaN in its piece instead).
         """
         xp = namespace(linear=linear, diag=diag)
         same_shape(linear=linear, diag=diag)

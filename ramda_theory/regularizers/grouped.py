@@ -37,7 +37,23 @@ class Grouped(Regularizer):
             raise TypeError(f"size_scaled must be True or False, got {self.size_scaled!r}")
 
     def groups(self, array: Array) -> Groups:
-        """How the entries of ``array`` form groups."""
+        """How the entries of an array form groups.
+
+        Parameters
+        ----------
+        array : array
+            Only its shape counts.
+
+        Returns
+        -------
+        Groups
+            Totals, maxima and sizes of the groups; see `Grouping`.
+
+        Raises
+        ------
+        ValueError
+            If the grouping does not fit the shape.
+        """
         return self.grouping.of(array.shape)
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
@@ -67,11 +83,33 @@ class Grouped(Regularizer):
         return weight * groups.root_sizes(xp, like) if self.size_scaled else weight
 
     def group_weights(self, w: Array) -> Array | float:
-        """weight_g of each group of an array like ``w``: a scalar, or a vector where labels are given."""
+        """weight_g of each group: ``weight``, times the root of the group's size if ``size_scaled``.
+
+        Parameters
+        ----------
+        w : array
+            Only its shape and library count.
+
+        Returns
+        -------
+        float or array
+            A scalar, or a vector where labels are given.
+        """
         return self._scaled(namespace(w=w), self.groups(w), self.weight, w)
 
     def group_norms(self, w: Array) -> Array:
-        """||w_g|| of every group, float64 (reduced axes kept with length one; a vector where labels are given)."""
+        """||w_g|| of every group.
+
+        Parameters
+        ----------
+        w : array
+            Of any real floating dtype.
+
+        Returns
+        -------
+        float64 array
+            Reduced axes kept with length one; a vector where labels are given.
+        """
         xp = namespace(w=w)
         return norms_of(xp, self.groups(w), wide(xp, w))
 

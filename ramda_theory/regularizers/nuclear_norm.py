@@ -66,7 +66,23 @@ class NuclearNorm(Regularizer):
         return rows, columns
 
     def matrix(self, array: Array) -> Array:
-        """The matricisation of ``array`` whose singular values count."""
+        """The matricisation of an array, whose singular values count.
+
+        Parameters
+        ----------
+        array : array
+            With the axes that ``row_dims`` and ``column_dims`` name.
+
+        Returns
+        -------
+        array, shape (rows, columns)
+            ``array`` itself where it is that matrix.
+
+        Raises
+        ------
+        ValueError
+            If the two do not name every axis of ``array`` once.
+        """
         rows, columns = self._axes(array.shape)
         if rows == (0,) and columns == (1,):
             return array
@@ -87,7 +103,7 @@ class NuclearNorm(Regularizer):
         return self.weight * total(xp, svdvals(xp, wide(xp, self.matrix(w))))
 
     def prox(self, z: Array, step: Array | float = 1.0) -> Array:
-        """Singular values soft-thresholded by step * weight; ``step`` is a scalar."""
+        """Singular values soft-thresholded by step * weight; ``step`` is a scalar, psi being one piece."""
         return self._shrink(z, step)[0]
 
     def prox_structure(self, z: Array, step: Array | float = 1.0) -> tuple[Array, Rank]:
@@ -142,7 +158,23 @@ class NuclearNorm(Regularizer):
         return float(xp.finfo(w.dtype).eps)
 
     def column_part(self, w: Array, direction: Array) -> Array:
-        """Part of ``direction`` in the column space of ``w``: no move along it raises the rank."""
+        """Part of ``direction`` in the column space of ``w``: no move along it raises the rank.
+
+        Parameters
+        ----------
+        w, direction : arrays of one shape
+            A point and any direction.
+
+        Returns
+        -------
+        array
+            Like ``direction``: U U^T direction, with w = U S V^T.
+
+        Raises
+        ------
+        ValueError
+            If the shapes differ.
+        """
         xp = namespace(w=w, direction=direction)
         same_shape(w=w, direction=direction)
         left, _, _ = self._factors(xp, w)

@@ -50,6 +50,23 @@ class Separable(Regularizer):
         """argmin_x <linear, x> + 1/2 <x, diag x> + scale psi(x), the global minimiser for every diag > 0.
 
         Where two points tie, the one closer to zero (the simpler structure) is returned.
+
+        Parameters
+        ----------
+        linear, diag : arrays of one shape
+            Linear term, and the diagonal of the metric, positive.
+        scale : float
+            Factor of psi, >= 0; alpha of (4) of arXiv:2403.14398.
+
+        Returns
+        -------
+        array
+            Like ``linear``, with exact zeros.
+
+        Raises
+        ------
+        ValueError
+            If the shapes differ, or an entry of ``diag`` is not positive (on a device: NaN in its piece instead).
         """
         xp = namespace(linear=linear, diag=diag)
         same_shape(linear=linear, diag=diag)

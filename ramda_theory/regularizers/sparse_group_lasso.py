@@ -78,7 +78,27 @@ class SparseGroupLasso(Grouped):
         return xp.astype(shrunk, z.dtype)
 
     def metric_prox(self, linear: Array, diag: Array, scale: Array | float = 1.0) -> Array:
-        """Soft-threshold -linear by scale l1_ratio weight, then solve the group LASSO in the metric; exact."""
+        """argmin_x <linear, x> + 1/2 <x, diag x> + scale psi(x), exact.
+
+        Soft-threshold -linear by scale l1_ratio weight, then solve the group LASSO in the metric.
+
+        Parameters
+        ----------
+        linear, diag : arrays of one shape
+            Linear term, and the diagonal of the metric, positive.
+        scale : float
+            Factor of psi, >= 0; alpha of (4) of arXiv:2403.14398.
+
+        Returns
+        -------
+        array
+            Like ``linear``, with exact zeros.
+
+        Raises
+        ------
+        ValueError
+            If the shapes differ, or an entry of ``diag`` is not positive (on a device: NaN in its piece instead).
+        """
         xp = namespace(linear=linear, diag=diag)
         same_shape(linear=linear, diag=diag)
         groups = self.groups(linear)

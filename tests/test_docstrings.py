@@ -1,6 +1,6 @@
 """Docstrings of the public names: numpydoc's own validation of their sections.
 
-Public are the names in the ``__all__`` of each wing, and their public methods.
+Public are the names in the ``__all__`` of each wing, and their public methods, those of private bases included.
 """
 
 import importlib
@@ -39,12 +39,15 @@ def public(wing: str) -> dict[str, object]:
         if thing.__module__.startswith(WAITING):
             continue
         found[f"{wing}.{name}"] = thing
-        for attribute, method in vars(thing).items() if inspect.isclass(thing) else ():
-            method = getattr(method, "__func__", method)
-            # A method that says nothing itself does what the class that it comes from says.
-            said = inspect.isfunction(method) and (method.__doc__ or not inspect.getdoc(getattr(thing, attribute)))
-            if said and not attribute.startswith("_"):
-                found[f"{wing}.{name}.{attribute}"] = method
+        for base in reversed(thing.__mro__) if inspect.isclass(thing) else ():
+            if not base.__module__.startswith("ramda_theory") or base.__module__.startswith(WAITING):
+                continue
+            for attribute, method in vars(base).items():
+                method = getattr(method, "__func__", method)
+                # A method that says nothing itself does what the class that it comes from says.
+                said = inspect.isfunction(method) and (method.__doc__ or not inspect.getdoc(getattr(base, attribute)))
+                if said and not attribute.startswith("_"):
+                    found[f"{base.__module__}.{base.__qualname__}.{attribute}"] = method
     return found
 
 
@@ -141,5 +144,6 @@ def test_an_override_may_leave_the_sections_to_its_contract():
 
 def test_public_names_are_found():
     names = set(public("ramda_theory.methods"))
-    assert {"ramda_theory.methods.MDA", "ramda_theory.methods.RAMDA.step"} <= names
-    assert "ramda_theory.methods.RAMDA.restart" not in names  # it is DualAveraging's
+    defined = "ramda_theory.methods.dual_averaging"
+    assert {"ramda_theory.methods.MDA", f"{defined}.RAMDA.step", f"{defined}.DualAveraging.restart"} <= names
+    assert f"{defined}.DualAveraging._solve" not in names

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ramda_theory.optim.options import check_fit, check_lrs, check_together, scheduled_lr
+from ramda_theory.optim.options import Check, check_fit, check_lrs, check_together, scheduled_lr
 
 AS_TENSORS = ("lr", "momentum")
 """Options that stay tensors if they come as such, to be changed in place."""
@@ -31,7 +31,7 @@ class ChangedOptions:
         A check for every option, which returns the value to be stored or raises.
     """
 
-    def __init__(self, checks: dict[str, Callable]) -> None:
+    def __init__(self, checks: dict[str, Check]) -> None:
         self._checks = {**checks, "lr": scheduled_lr}
         self._keys = (*checks, "params")
         self._read = operator.itemgetter(*self._keys)

@@ -30,10 +30,13 @@ NONFINITE = ("raise", "skip", "ignore")
 PLAIN_KEYS = ("regularizer", "solver", "tolerance")
 """Options that are objects in a parameter group and plain data in a checkpoint."""
 
+Check = Callable[[Any], Any]
+"""What is given for an option -> what is stored; raises where it is not allowed."""
+
 
 def number(
     name: str, *, minimum: float = 0.0, strict: bool = False, below: float | None = None, tensor: bool = True
-) -> Callable:
+) -> Check:
     """A check for a real number in [minimum, below) (or above ``minimum``), or a tensor that holds one.
 
     Such a tensor stays one, to be changed in place; without ``tensor`` its number is taken.
@@ -50,7 +53,7 @@ def number(
     return check
 
 
-def one_of(name: str, *allowed: Any) -> Callable:
+def one_of(name: str, *allowed: Any) -> Check:
     """A check for one of a few values."""
 
     def check(value: Any) -> Any:
@@ -95,7 +98,7 @@ def tolerance(value: Any) -> Any:
     raise TypeError(f"tolerance must be None, a number or a tolerance sequence, got {value!r}")
 
 
-def positive_integer(name: str) -> Callable:
+def positive_integer(name: str) -> Check:
     """A check for a positive integer."""
 
     def check(value: Any) -> int:
@@ -110,7 +113,7 @@ def positive_integer(name: str) -> Callable:
     return check
 
 
-COMMON: dict[str, Callable] = {
+COMMON: dict[str, Check] = {
     "lr": number("lr"),
     "regularizer": regularizer,
     "maximize": one_of("maximize", True, False),
@@ -120,7 +123,7 @@ COMMON: dict[str, Callable] = {
 }
 """Checks of the options that every optimizer here has."""
 
-SOLVING: dict[str, Callable] = {
+SOLVING: dict[str, Check] = {
     "solver": solver,
     "tolerance": tolerance,
     "max_iter": positive_integer("max_iter"),
@@ -128,7 +131,7 @@ SOLVING: dict[str, Callable] = {
 """Checks of the options of optimizers whose subproblem has a metric."""
 
 
-def checked_group(group: dict[str, Any], defaults: dict[str, Any], checks: dict[str, Callable]) -> dict[str, Any]:
+def checked_group(group: dict[str, Any], defaults: dict[str, Any], checks: dict[str, Check]) -> dict[str, Any]:
     """A copy of a parameter group with every option checked, and every parameter against its regularizer.
 
     Raises
@@ -150,7 +153,7 @@ def checked_group(group: dict[str, Any], defaults: dict[str, Any], checks: dict[
     return group
 
 
-def check_loaded(group: dict[str, Any], own: list[Tensor], first: dict[str, Any], checks: dict[str, Callable]) -> None:
+def check_loaded(group: dict[str, Any], own: list[Tensor], first: dict[str, Any], checks: dict[str, Check]) -> None:
     """Check the options of a loaded group, for the parameters ``own``; ``first`` is the first of the loaded groups."""
     for key, check in {**checks, "lr": scheduled_lr}.items():
         if key in group:
@@ -178,7 +181,7 @@ def check_together(options: dict[str, Any], on_nonfinite: str) -> None:
         )
 
 
-def check_fit(group: dict[str, Any], checks: dict[str, Callable]) -> None:
+def check_fit(group: dict[str, Any], checks: dict[str, Check]) -> None:
     """Refuse a regularizer that does not fit the parameters of its group or its solver."""
     psi = group["regularizer"]
     if psi is not None and "solver" in checks:

@@ -153,7 +153,13 @@ class StageSchedule(LRScheduler):
         return [group["lr"].clone() if isinstance(group["lr"], Tensor) else group["lr"] for group in self._groups]
 
     def get_lr(self) -> list[float | Tensor]:
-        """The same; `step` changes the lr itself."""
+        """The lr of every group as they are: `step` changes them itself.
+
+        Returns
+        -------
+        list of float or Tensor
+            As `get_last_lr`.
+        """
         return self.get_last_lr()
 
     @property

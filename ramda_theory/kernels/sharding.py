@@ -33,7 +33,7 @@ def local_gradient(gradient: Tensor, parameter: Tensor) -> Tensor:
     return local(gradient)
 
 
-def like(piece: Tensor, parameter: Any) -> Any:
+def as_sharded_like(piece: Tensor, parameter: Any) -> Any:
     """The DTensor cut as ``parameter`` is whose piece on this process is ``piece``."""
     from torch.distributed.tensor import DTensor
 
@@ -47,13 +47,13 @@ def like(piece: Tensor, parameter: Any) -> Any:
     )
 
 
-def whole(piece: Tensor, parameter: Tensor) -> Tensor:
+def full_tensor(piece: Tensor, parameter: Tensor) -> Tensor:
     """The whole tensor, gathered from the pieces of all processes."""
-    return like(piece, parameter).full_tensor() if is_sharded(parameter) else piece
+    return as_sharded_like(piece, parameter).full_tensor() if is_sharded(parameter) else piece
 
 
-def piece_of(tensor: Tensor, parameter: Any) -> Tensor:
-    """Inverse of `whole`, for a tensor that all processes hold alike."""
+def local_shard(tensor: Tensor, parameter: Any) -> Tensor:
+    """Inverse of `full_tensor`, for a tensor that all processes hold alike."""
     if not is_sharded(parameter):
         return tensor
     from torch.distributed.tensor import DTensor, Replicate
@@ -96,9 +96,9 @@ def apply(
         return function(*pieces)
     by_axes = psi.piece_axes(tuple(parameter.shape)) is not None
     if by_axes and not gather and not some_piece_is_empty(parameter):
-        result: Any = function(*(like(piece, parameter) for piece in pieces))
+        result: Any = function(*(as_sharded_like(piece, parameter) for piece in pieces))
         return local(result.redistribute(placements=parameter.placements))
-    return piece_of(function(*(whole(piece, parameter) for piece in pieces)), parameter)
+    return local_shard(function(*(full_tensor(piece, parameter) for piece in pieces)), parameter)
 
 
 def meshes(tensors: Sequence[Tensor]) -> list[Any]:

@@ -4,28 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
+from ramda_theory.kernels import eager
+from ramda_theory.kernels.dispatch import Plan, StepExplanation, explain
+from ramda_theory.kernels.eager.solve import Inexactness
 from ramda_theory.kernels.nonfinite import nonfinite_parameters, nonfinite_somewhere
-from ramda_theory.kernels.sharding import local
+from ramda_theory.kernels.recurrences import Recurrence
+from ramda_theory.kernels.sharding import local, meshes
+from ramda_theory.kernels.work import Work, device_scalars
 from ramda_theory.optim.changes import ChangedOptions
-from ramda_theory.optim.lists import Work, on_device
 from ramda_theory.optim.options import checked_group
-from ramda_theory.optim.solving import Inexactness
 from ramda_theory.optim.state import Checkpointed
 
 
 class StructuredOptimizer(Checkpointed):
     """A ``torch.optim.Optimizer`` whose parameter groups may carry a regularizer.
 
-    Subclasses say which options they take (`_checks`), what they keep per parameter (`_state_keys`) and how a list of
-    parameters is updated (`_update`).  Weights, and all arrays of the state, are float32 (float64 for float64
-    parameters): a half-precision parameter has its float32 weights in ``state["w"]``.
+    Subclasses say which options they take (`_checks`) and which recurrence they follow (`_recurrence`).  Weights, and
+    all arrays of the state, are float32 (float64 for float64 parameters): a half-precision parameter has its float32
+    weights in ``state["w"]``.
     """
 
+    _recurrence: ClassVar[Recurrence]
     inexactness: dict[Tensor, Inexactness]
     """With ``record_inexactness = True``: condition (7) in the last step, for every regularized parameter."""
     record_inexactness: bool
@@ -39,6 +43,7 @@ class StructuredOptimizer(Checkpointed):
         self.inexactness = {}
         self._new: list[Tensor] = []
         self._check_options = ChangedOptions(self._checks)
+        self._plan: Plan | None = None
         self._holds_structured_point = False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -84,12 +89,12 @@ class StructuredOptimizer(Checkpointed):
     def _scalar(group: dict[str, Any], parameter: Tensor, key: str, value: float) -> Tensor:
         """A number of the state: on the host, where reading it is free, unless the step must not look at it.
 
-        t is float32, as in torch.  alpha is float64, and has one axis because torch.compile (2.13, on the host) loses
-        updates in place of float64 tensors without axes.
+        t is an integer, which no number of steps wears out.  alpha is float64, and has one axis because torch.compile
+        (2.13, on the host) loses updates in place of float64 tensors without axes.
         """
-        device = parameter.device if on_device(group) else "cpu"
+        device = parameter.device if device_scalars(group) else "cpu"
         if key == "step":
-            return torch.tensor(value, dtype=torch.float32, device=device)
+            return torch.tensor(int(value), dtype=torch.int64, device=device)
         return torch.tensor([value], dtype=torch.float64, device=device)
 
     def _move_numbers(self, state: dict[str, Tensor], device: torch.device) -> None:
@@ -98,11 +103,13 @@ class StructuredOptimizer(Checkpointed):
             if key in state and state[key].device != device:
                 state[key] = state[key].to(device, non_blocking=True)
 
-    def _init_group(self, group: dict[str, Any], params: list, grads: list, weights: list, *states: list) -> None:
-        """Append what the step needs of every parameter that has a gradient."""
-        numbers_on_device = on_device(group)
+    def _gather(self, group: dict[str, Any]) -> Work:
+        """What the step needs of every parameter that has a gradient; state for one that has its first."""
+        arrays: list[list[Tensor]] = [[] for _ in self._recurrence.arrays]
+        work = Work(group, [], [], [], arrays, [], [], [])
+        numbers_on_device = device_scalars(group)
         for parameter in group["params"]:
-            if (grad := parameter.grad) is None:
+            if (gradient := parameter.grad) is None:
                 continue
             state = self.state[parameter]
             if not state:
@@ -115,11 +122,16 @@ class StructuredOptimizer(Checkpointed):
             if w is not parameter and w.dtype == parameter.dtype:  # the model has become wider since
                 del state["w"]
                 w = parameter
-            params.append(parameter)
-            grads.append(grad)
-            weights.append(w)
-            for key, tensors in zip(self._state_keys, states, strict=True):
+            work.params.append(parameter)
+            work.grads.append(gradient)
+            work.weights.append(w)
+            for key, tensors in zip(self._recurrence.arrays, work.arrays, strict=True):
                 tensors.append(state[key])
+            work.steps.append(state["step"])
+            if self._recurrence.sums:
+                work.weight_sums.append(state["weight_sum"])
+            work.states.append(state)
+        return work
 
     # -- the step ---------------------------------------------------------------------------------------------------
 
@@ -149,61 +161,96 @@ class StructuredOptimizer(Checkpointed):
             with torch.enable_grad():
                 loss = closure()
         self._check_options(self.param_groups)
-        keep = self._nonfinite()
-        if not torch.compiler.is_compiling():
-            self._new.clear()
+        self._refuse_sparse()
         if self.record_inexactness:
             self.inexactness.clear()
-        work: list[Work] = []
-        for group in self.param_groups:
-            lists: Any = [[] for _ in range(3 + len(self._state_keys))]
-            self._init_group(group, *lists)
-            if lists[0]:
-                work.append((group, lists))
-        self._update_all(work, keep)
+        if torch.compiler.is_compiling():
+            self._compiled_step()
+        else:
+            self._planned_step()
         return loss
 
-    def _update_all(self, work: list[Work], keep: Tensor | None) -> None:
-        """One step of all parameter groups."""
-        for group, lists in work:
-            self._update(group, *lists, keep=keep)
-
-    def _update(self, group: dict[str, Any], *lists: list[Tensor], keep: Tensor | None) -> None:
-        """One step of the parameters in ``lists``; where ``keep`` is true everything stays as it is."""
-        raise TypeError(f"{type(self).__name__} defines no update")
-
-    def _nonfinite(self) -> Tensor | None:
-        """Apply ``on_nonfinite``; the flag that masks the step, for "skip"."""
-        params = []
-        for group in self.param_groups:
-            for parameter in group["params"]:
-                if (gradient := parameter.grad) is not None:
-                    if gradient.layout is not torch.strided:
-                        raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
-                    params.append(parameter)
+    def _compiled_step(self) -> None:
+        """A step that torch traces: the eager engine's alone."""
+        work = [each for group in self.param_groups if (each := self._gather(group)).params]
         policy = self.param_groups[0]["on_nonfinite"]
-        if policy == "ignore" or not params:
+        if policy == "raise":
+            raise RuntimeError("on_nonfinite='raise' waits for the gradients: a compiled step needs 'skip' or 'ignore'")
+        mask = self._skipped(work) if policy == "skip" else None
+        for each in work:
+            eager.step(self._recurrence, each, mask)
+
+    def _planned_step(self) -> None:
+        """A step divided among the engines; a refusal leaves nothing behind."""
+        recording = self.record_inexactness
+        self._new.clear()
+        try:
+            work = [each for group in self.param_groups if (each := self._gather(group)).params]
+            if self._plan is None or not self._plan.still_holds(work, recording):
+                self._plan = Plan(self._recurrence, work, recording)
+                self._plan.still_holds(work, recording)
+            plan = self._plan
+            plan.begin(work)
+            found = self._nonfinite(work, plan)
+        except BaseException:
+            self._plan = None
+            self._forget_new()
+            raise
+        if plan.tables and not (isinstance(found, Tensor) and bool(found)):
+            plan.step()
+        record = self.inexactness if recording else None
+        for each in plan.remaining(work):
+            eager.step(self._recurrence, each, found, record)
+
+    def _nonfinite(self, work: list[Work], plan: Plan) -> Tensor | None:
+        """Apply ``on_nonfinite``; the flag that masks the step, for "skip"."""
+        policy = self.param_groups[0]["on_nonfinite"]
+        if policy == "ignore" or not work:
             return None
         if policy == "skip":
-            found = nonfinite_somewhere(params)
-            self._count_skip(found)
-            return found
-        if torch.compiler.is_compiling():
-            raise RuntimeError("on_nonfinite='raise' waits for the gradients: a compiled step needs 'skip' or 'ignore'")
-        self._check_finite(params)
+            return self._skipped(work, plan)
+        if self._somewhere(work, plan):
+            where = nonfinite_parameters(self.param_groups)
+            raise RuntimeError(
+                f"non-finite gradient (NaN, Inf, or too large to square) {where}; nothing was changed. "
+                "on_nonfinite='skip' leaves such steps out, 'ignore' lets them through."
+            )
         return None
 
-    def _check_finite(self, params: list[Tensor]) -> None:
-        """Refuse gradients that are not finite."""
-        if nonfinite_somewhere(params):
-            self._refuse_nonfinite()
+    def _skipped(self, work: list[Work], plan: Plan | None = None) -> Tensor | None:
+        if not work:
+            return None
+        found = self._somewhere(work, plan)
+        self._count_skip(found)
+        return found
 
-    def _refuse_nonfinite(self) -> NoReturn:
-        where = nonfinite_parameters(self.param_groups)
-        raise RuntimeError(
-            f"non-finite gradient (NaN, Inf, or too large to square) {where}; nothing was changed. "
-            "on_nonfinite='skip' leaves such steps out, 'ignore' lets them through."
-        )
+    @staticmethod
+    def _somewhere(work: list[Work], plan: Plan | None) -> Tensor:
+        """Whether a gradient is not finite: what compiled loops take is looked through by them."""
+        if plan is not None and plan.tables:
+            remaining = [parameter for each in plan.remaining(work) for parameter in each.params]
+            if not remaining:
+                return torch.tensor(not plan.all_finite())
+            # What is shared with other processes is decided with them, about all gradients.
+            if not meshes([parameter.grad for parameter in remaining]):
+                return nonfinite_somewhere(remaining) | (not plan.all_finite())
+        return nonfinite_somewhere([parameter for each in work for parameter in each.params])
+
+    def _refuse_sparse(self) -> None:
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None and parameter.grad.layout is not torch.strided:
+                    raise RuntimeError(f"{type(self).__name__} does not support sparse gradients")
+
+    def explain_step(self) -> StepExplanation:
+        """Which engine steps each parameter, and why no faster one does.
+
+        Returns
+        -------
+        StepExplanation
+            A row per parameter; ``print`` shows a table.
+        """
+        return explain(self.param_groups, self.record_inexactness)
 
     def _forget_new(self) -> None:
         """Remove the state that was made in this step."""

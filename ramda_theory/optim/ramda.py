@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from ramda_theory.kernels.sharding import local
-from ramda_theory.optim.dual_averaging import DualAveraging, advance, masked_advance, masked_average
-from ramda_theory.optim.fused import FusedStep
-from ramda_theory.optim.lists import Work, assign, chunks, gradients, may_look, pieces, read_weights, write_weights
+from ramda_theory.kernels import recurrences
+from ramda_theory.optim.dual_averaging import DualAveraging
 from ramda_theory.optim.options import COMMON, SOLVING, number, one_of
-from ramda_theory.optim.solving import Inexactness, Pieces, minimizer, solved
 from ramda_theory.regularizers import Regularizer
 
 
@@ -89,6 +84,7 @@ class RAMDA(DualAveraging):
         "eps": number("eps", strict=True, tensor=False),
         "fused": one_of("fused", None, True, False),
     }
+    _recurrence: ClassVar = recurrences.RAMDA
     _state_keys: ClassVar = ("anchor", "grad_sum", "grad_sq_sum", "step", "weight_sum")
 
     def __init__(
@@ -123,131 +119,3 @@ class RAMDA(DualAveraging):
             "fused": fused,
         }
         super().__init__(params, defaults)
-
-    def _reset_attributes(self) -> None:
-        super()._reset_attributes()
-        self.fused_step = FusedStep()
-
-    def _check_finite(self, params: list[Tensor]) -> None:
-        """Left to `_update_all`: the loops look through the gradients before they change anything."""
-
-    def _update_all(self, work: list[Work], keep: Tensor | None) -> None:
-        record = self.inexactness if self.record_inexactness else None
-        check = self.param_groups[0]["on_nonfinite"] == "raise"
-        left = self.fused_step(work, self.state, self._forget_new, check, recording=record is not None)
-        if left is None:
-            self._refuse_nonfinite()
-        else:
-            for group, lists in left:
-                ramda(*lists, options=group, keep=keep, record=record)
-
-    def _point(self, group: dict[str, Any], parameter: Tensor, state: dict[str, Tensor]) -> Tensor:
-        metric = local(state["grad_sq_sum"]).pow(1 / 3).add_(group["eps"])
-        t, alpha = self._numbers(group, state)
-        data = Pieces(local(state["anchor"]), local(state["grad_sum"]), metric, alpha)
-        return minimizer(data, parameter, local(state.get("w", parameter)), t, group)
-
-
-def ramda(
-    params: Sequence[Tensor],
-    grads: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    anchors: Sequence[Tensor],
-    grad_sums: Sequence[Tensor],
-    grad_sq_sums: Sequence[Tensor],
-    steps: Sequence[Tensor],
-    weight_sums: Sequence[Tensor],
-    *,
-    options: dict[str, Any],
-    keep: Tensor | None = None,
-    record: dict[Tensor, Inexactness] | None = None,
-) -> None:
-    """One step of RAMDA on lists of tensors, in place.
-
-    Parameters
-    ----------
-    params, grads : lists of Tensor
-        The model's own.
-    weights : list of Tensor
-        W: the parameters themselves, or the float32 copies of half-precision ones.
-    anchors, grad_sums, grad_sq_sums, steps, weight_sums : lists of Tensor
-        The state: W^0, V, U, t, alpha.
-    options : dict
-        The parameter group.
-    keep : Tensor, optional
-        Flag; where true nothing changes.
-    record : dict, optional
-        Where to leave how well each subproblem was solved.
-    """
-    lists = (params, grads, weights, anchors, grad_sums, grad_sq_sums, steps, weight_sums)
-    if may_look(options, steps):
-        for chunk in chunks(options["foreach"], params, steps, lists):
-            _ramda(*chunk, options=options, record=record)
-    else:
-        for tensors in zip(*lists, strict=True):
-            _masked_ramda(*tensors, options=options, keep=keep, record=record)
-
-
-def _ramda(
-    params: Any,
-    grads: Any,
-    weights: Any,
-    anchors: Any,
-    grad_sums: Any,
-    grad_sq_sums: Any,
-    steps: Any,
-    weight_sums: Any,
-    *,
-    options: dict[str, Any],
-    record: dict[Tensor, Inexactness] | None,
-) -> None:
-    """Tensors of one device, dtype and step, with numbers that may be looked at."""
-    # s_t = eta sqrt(t),  alpha_t = alpha_{t-1} + s_t
-    t, s, alphas = advance(steps, weight_sums, options["lr"])
-    if s == 0:
-        return
-    g, w = gradients(grads, params, weights), read_weights(params, weights)
-    v, u, anchor = pieces(grad_sums), pieces(grad_sq_sums), pieces(anchors)
-    # V_t = V_{t-1} + s_t G_t
-    torch._foreach_add_(v, g, alpha=-s if options["maximize"] else s)
-    # U_t = U_{t-1} + s_t (G_t o G_t)
-    torch._foreach_addcmul_(u, g, g, value=s)
-    # P_t = Diag(cbrt(U_t) + eps)
-    metrics = torch._foreach_pow(u, 1 / 3)
-    torch._foreach_add_(metrics, options["eps"])
-    # What_t = argmin alpha_t psi(W) + <V_t, W> + 1/2 <W - W^0, P_t (W - W^0)>
-    data = [Pieces(*each) for each in zip(anchor, v, metrics, alphas, strict=True)]
-    points = [solved(*each, t, options, record) for each in zip(data, params, w, strict=True)]
-    # W_t = (1 - c) W_{t-1} + c What_t
-    torch._foreach_lerp_(w, points, 1.0 - float(options["momentum"]))
-    write_weights(params, weights)
-
-
-def _masked_ramda(
-    parameter: Tensor,
-    grad: Tensor,
-    weight: Tensor,
-    anchor: Tensor,
-    grad_sum: Tensor,
-    grad_sq_sum: Tensor,
-    step: Tensor,
-    weight_sum: Tensor,
-    *,
-    options: dict[str, Any],
-    keep: Tensor | None,
-    record: dict[Tensor, Inexactness] | None,
-) -> None:
-    """The same recurrence for one tensor, with every number a tensor and every change masked."""
-    t, s, alpha = masked_advance(step, weight_sum, options["lr"], keep)
-    if s is None:
-        return
-    (g,), (w,) = gradients([grad], [parameter], [weight], keep), read_weights([parameter], [weight])
-    v, u, s = local(grad_sum), local(grad_sq_sum), s.to(w.dtype)
-    v_next = v - s * g if options["maximize"] else v + s * g
-    u_next = u + s * g * g
-    data = Pieces(local(anchor), v_next, u_next.pow(1 / 3) + options["eps"], alpha)
-    point = solved(data, parameter, w, t, options, record)
-    masked_average(w, point, options, keep)
-    for target, value in ((v, v_next), (u, u_next), (weight_sum, alpha), (step, t)):
-        assign(target, value, keep)
-    write_weights([parameter], [weight])

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ramda_theory.arrays import real
+from ramda_theory.kernels.eager.solve import Inexactness
 from ramda_theory.kernels.sharding import local
 from ramda_theory.optim.options import PLAIN_KEYS, check_loaded, from_plain, to_plain
-from ramda_theory.optim.solving import Inexactness
 
 SQUARES = ("grad_sq_sum", "exp_avg_sq", "norms")
 """Arrays of a state that are nowhere negative: sums of squares, and norms of groups."""
@@ -26,7 +26,7 @@ class Checkpointed(Optimizer):
 
     _checks: ClassVar[dict[str, Callable]]
     _state_keys: ClassVar[tuple[str, ...]]
-    """Keys of the state in the order `_update` takes them."""
+    """Keys of the state."""
     _scalar_keys: ClassVar[tuple[str, ...]] = ("step", "weight_sum")
     """Those that are one number per parameter."""
     _spare_keys: ClassVar[tuple[str, ...]] = ("w", "norms")

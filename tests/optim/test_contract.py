@@ -66,8 +66,8 @@ def test_the_residual_costs_nothing_when_nobody_asks(cls, monkeypatch):
     def refuse(*_):
         raise AssertionError("asked for")
 
-    monkeypatch.setattr("ramda_theory.optim.solving.judge", refuse)
-    monkeypatch.setattr("ramda_theory.optim.solving.Subproblem", refuse)
+    monkeypatch.setattr("ramda_theory.kernels.eager.solve.judge", refuse)
+    monkeypatch.setattr("ramda_theory.kernels.eager.solve.Subproblem", refuse)
     problem = NoisyQuadratic(steps=3)
     parameter = problem.parameter()
     optimizer = cls([parameter], regularizer=GroupLasso(0.3))

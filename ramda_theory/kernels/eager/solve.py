@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ramda_theory.kernels.sharding import apply, is_sharded, piece_of, whole
+from ramda_theory.kernels.sharding import apply, full_tensor, is_sharded, local_shard
 from ramda_theory.regularizers import Regularizer
 from ramda_theory.subproblem import Exact, Subproblem
 from ramda_theory.subproblem.solve import choose, judge
 
 Scalar = Tensor | float
-
-
-class Pieces(NamedTuple):
-    """The data of (4) as this process holds it: W^0, V, the diagonal of P, alpha."""
-
-    anchor: Tensor
-    grad_sum: Tensor
-    metric: Tensor
-    weight_sum: Scalar
 
 
 @dataclass(frozen=True)
@@ -57,71 +48,92 @@ def is_exact(psi: Regularizer | None, solver: Any) -> bool:
     return solver == "exact" or isinstance(solver, Exact)
 
 
-def minimizer(pieces: Pieces, parameter: Tensor, start: Tensor, t: Scalar, options: dict[str, Any]) -> Tensor:
-    """argmin_x alpha psi(x) + <V, x> + 1/2 <x - W^0, P (x - W^0)>: this process's piece, in the dtype of ``start``.
-
-    Parameters
-    ----------
-    pieces : Pieces
-    parameter : Tensor
-        Says how pieces make up the whole.
-    start : Tensor
-        This process's piece of W_{t-1}, where iterations begin.
-    t : int
-        Step, for the tolerance sequence of an inexact solver.
-    options : dict
-        The parameter group: ``regularizer``, ``solver``, ``tolerance``, ``max_iter``.
-    """
-    anchor, grad_sum, metric, weight_sum = pieces
-    psi: Any = options["regularizer"]
-    if psi is None or not parameter.numel():
-        return anchor - grad_sum / metric
-
-    def exact(linear: Tensor, metric: Tensor) -> Tensor:
-        return psi.metric_prox(linear, metric, weight_sum)
-
-    def iterate(anchor: Tensor, grad_sum: Tensor, metric: Tensor, start: Tensor) -> Tensor:
-        if not finite(anchor, grad_sum, metric, start):
-            return torch.full_like(anchor, torch.nan)  # what on_nonfinite="ignore" let through stays visible
-        problem = Subproblem(anchor, grad_sum, metric, float(weight_sum), psi)
-        solver = choose(problem, options["solver"])
-        return solver(problem, start, eps_t(problem, t, options), options["max_iter"]).point
-
-    if is_exact(psi, options["solver"]):
-        # The linear term V - P W^0 in float64: what cancels in it decides which groups are zero.
-        metric = metric.double()
-        linear = grad_sum.double() - metric * anchor.double()
-        return apply(exact, psi, parameter, linear, metric).to(start.dtype)
-    if torch.compiler.is_compiling():
-        raise RuntimeError(f"{psi!r} is solved by iterations that look at their residual: such a step cannot compile")
-    gather = is_sharded(parameter)
-    return apply(iterate, psi, parameter, anchor, grad_sum, metric, start, gather=gather).to(start.dtype)
-
-
-def solved(
-    pieces: Pieces,
+def minimizer(
+    base: Tensor,
+    linear: Tensor,
+    diag: Tensor | float,
+    scale: Scalar,
+    *,
     parameter: Tensor,
     start: Tensor,
     t: Scalar,
     options: dict[str, Any],
-    record: dict[Tensor, Inexactness] | None,
+    record: dict[Tensor, Inexactness] | None = None,
 ) -> Tensor:
-    """`minimizer`; with a ``record``, how well a regularized parameter's point meets (7) is left there.
+    """argmin_x <linear, x> + 1/2 <x - base, diag (x - base)> + scale psi(x): this process's piece, like ``start``.
 
-    Recording gathers the parameter and waits for the device.
+    Parameters
+    ----------
+    base, linear : Tensor
+        This process's pieces.
+    diag : Tensor or float
+        The metric; a number, or a tensor without axes, makes the problem a proximal map.
+    scale : float or Tensor
+    parameter : Tensor
+        Says how pieces make up the whole.
+    start : Tensor
+        This process's piece of W_{t-1}, where iterations begin.
+    t : float or Tensor
+        Step, for the tolerance sequence of an inexact solver.
+    options : dict
+        The parameter group: ``regularizer``, ``solver``, ``tolerance``, ``max_iter``.
+    record : dict, optional
+        Where to leave how well a regularized parameter's point meets (7): that gathers it and waits for the device.
     """
-    if record is None or options["regularizer"] is None or not parameter.numel():
-        return minimizer(pieces, parameter, start, t, options)
-    anchor, grad_sum, metric, begin = (whole(piece, parameter) for piece in (*pieces[:3], start))
-    if not finite(anchor, grad_sum, metric, begin):
+    psi: Any = options["regularizer"]
+    number = not isinstance(diag, Tensor) or diag.ndim < base.ndim
+    if psi is None or not parameter.numel():
+        return base - linear / (diag.to(base.dtype) if number and isinstance(diag, Tensor) else diag)
+    if number:
+        z = base - linear / (diag.to(base.dtype) if isinstance(diag, Tensor) else diag)
+        return apply(lambda whole: psi.prox(whole, scale / diag), psi, parameter, z)
+    assert isinstance(diag, Tensor)
+    if record is not None:
+        return _recorded(base, linear, diag, scale, parameter, start, t, options, record)
+
+    def exact(linear: Tensor, diag: Tensor) -> Tensor:
+        return psi.metric_prox(linear, diag, scale)
+
+    def iterate(base: Tensor, linear: Tensor, diag: Tensor, start: Tensor) -> Tensor:
+        if not finite(base, linear, diag, start):
+            return torch.full_like(base, torch.nan)  # what on_nonfinite="ignore" let through stays visible
+        problem = Subproblem(base, linear, diag, float(scale), psi)
+        solver = choose(problem, options["solver"])
+        return solver(problem, start, eps_t(problem, t, options), options["max_iter"]).point
+
+    if is_exact(psi, options["solver"]):
+        # The linear term in float64: what cancels in it decides which groups are zero.
+        wide = diag.double()
+        combined = linear.double() - wide * base.double()
+        return apply(exact, psi, parameter, combined, wide).to(start.dtype)
+    if torch.compiler.is_compiling():
+        raise RuntimeError(f"{psi!r} is solved by iterations that look at their residual: such a step cannot compile")
+    gather = is_sharded(parameter)
+    return apply(iterate, psi, parameter, base, linear, diag, start, gather=gather).to(start.dtype)
+
+
+def _recorded(
+    base: Tensor,
+    linear: Tensor,
+    diag: Tensor,
+    scale: Scalar,
+    parameter: Tensor,
+    start: Tensor,
+    t: Scalar,
+    options: dict[str, Any],
+    record: dict[Tensor, Inexactness],
+) -> Tensor:
+    """`minimizer` of the gathered problem, judged by (7)."""
+    base, linear, diag, begin = (full_tensor(piece, parameter) for piece in (base, linear, diag, start))
+    if not finite(base, linear, diag, begin):
         record[parameter] = Inexactness(math.nan, math.nan, 0, "max_iter")
         return torch.full_like(start, torch.nan)
-    problem = Subproblem(anchor, grad_sum, metric, float(pieces.weight_sum), options["regularizer"])
+    problem = Subproblem(base, linear, diag, float(scale), options["regularizer"])
     tolerance = eps_t(problem, t, options)
     candidate = choose(problem, options["solver"])(problem, begin, tolerance, options["max_iter"])
     solution = judge(problem, candidate, tolerance, begin)
     record[parameter] = Inexactness(solution.residual, tolerance, solution.iterations, solution.status)
-    return piece_of(solution.point, parameter)
+    return local_shard(solution.point, parameter)
 
 
 def finite(*tensors: Tensor) -> bool:

@@ -1,0 +1,181 @@
+"""A step of any method with torch's operations: one body for numbers and tensors, masked or not."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim.optimizer import _default_to_fused_or_foreach  # type: ignore[attr-defined]
+
+from ramda_theory.kernels.eager.solve import Inexactness, minimizer
+from ramda_theory.kernels.eager.tensor_list import TensorList
+from ramda_theory.kernels.recurrences import Recurrence
+from ramda_theory.kernels.sharding import local, local_gradient
+from ramda_theory.kernels.work import Work, host_scalars
+
+Scalar = Tensor | float
+
+
+def step(
+    recurrence: Recurrence,
+    work: Work,
+    mask: Tensor | None = None,
+    record: dict[Tensor, Inexactness] | None = None,
+) -> None:
+    """One step of the parameters of a group, in place.
+
+    Parameters
+    ----------
+    recurrence : Recurrence
+    work : Work
+    mask : Tensor, optional
+        Flag; where true nothing changes.
+    record : dict, optional
+        Where to leave how well each subproblem was solved.
+    """
+    on_host = host_scalars(work.options, work.steps)
+    for chunk in chunks(work, on_host):
+        _step(recurrence, chunk, on_host, mask, record)
+
+
+def chunks(work: Work, on_host: bool) -> Iterator[Work]:
+    """The work cut into what one ``torch._foreach`` call can take: of one device, dtype and step.
+
+    ``foreach=False`` yields one tensor at a time, so that temporaries are no larger than the largest tensor; by
+    default that is so unless every parameter is a plain tensor on an accelerator.  Numbers on a device are each
+    tensor's own.
+    """
+    foreach = work.options["foreach"]
+    if foreach is None:
+        _, foreach = _default_to_fused_or_foreach(work.params, differentiable=False)
+    members: dict[Any, list[int]] = defaultdict(list)
+    for i, (parameter, t) in enumerate(zip(work.params, work.steps, strict=True)):
+        together = foreach and on_host
+        members[(parameter.device, parameter.dtype, t.item(), _sum(work, i)) if together else i].append(i)
+    for positions in members.values():
+        yield work.select(positions)
+
+
+def _sum(work: Work, i: int) -> float:
+    return work.weight_sums[i].item() if work.weight_sums else 0.0
+
+
+def _step(
+    recurrence: Recurrence,
+    work: Work,
+    on_host: bool,
+    mask: Tensor | None,
+    record: dict[Tensor, Inexactness] | None,
+) -> None:
+    """Tensors that share t and alpha."""
+    options, lr = work.options, scalar(work.options["lr"], on_host)
+    old_sum = scalar(work.weight_sums[0], on_host) if work.weight_sums else 0.0
+    t = scalar(work.steps[0], on_host) + 1.0
+    weight_sum, scale, numbers = recurrence.numbers(t, old_sum, _options(recurrence, options, on_host))
+    for step in work.steps:
+        masked_copy_(step, t, mask)
+    if recurrence.sums and not isinstance(lr, Tensor) and lr == 0:
+        return
+    for own in work.weight_sums:
+        masked_copy_(own, weight_sum, mask)
+
+    # Prologue: the state anew, and the subproblem.
+    grads = gradients(work, mask)
+    weights = read_weights(work)
+    state = [TensorList([local(tensor) for tensor in array]) for array in work.arrays]
+    state += [state[-1]] * (3 - len(state))
+    *changed, base, linear, diag = recurrence.prologue(
+        TensorList(grads), TensorList(weights), *state, numbers, TensorList.cube_root, TensorList.square_root
+    )
+    for old, new in zip(state[: recurrence.changing], changed, strict=False):
+        for target, value in zip(old.tensors, new.tensors, strict=True):
+            masked_copy_(target, value, mask)
+    still = zero_lr(lr, mask)
+    if still is None and not isinstance(lr, Tensor) and lr == 0:
+        return
+
+    # Solve, and write W = (1 - c) W + c What.
+    c = 1.0 - scalar(options["momentum"], on_host) if recurrence.averages else 1.0
+    for i, (parameter, w) in enumerate(zip(work.params, weights, strict=True)):
+        metric = diag.tensors[i] if isinstance(diag, TensorList) else diag
+        point = minimizer(
+            base.tensors[i], linear.tensors[i], metric, scale, parameter=parameter, start=w, t=t, options=options,
+            record=record,
+        )  # fmt: skip
+        if recurrence.averages:
+            point = torch.lerp(w, point, c.to(w.dtype) if isinstance(c, Tensor) else c)
+        masked_copy_(w, point, still)
+        if (own := local(parameter)) is not w and parameter is not work.weights[i]:
+            own.copy_(w)
+
+
+def structured_point(recurrence: Recurrence, work: Work) -> list[Tensor]:
+    """This process's pieces of What_t, from the sums as they are: the prologue of a gradient that is zero."""
+    on_host = host_scalars(work.options, work.steps)
+    points = []
+    for i, parameter in enumerate(work.params):
+        one = work.select([i])
+        t = scalar(one.steps[0], on_host) * 1.0
+        _, _, numbers = recurrence.numbers(t, 0.0, _options(recurrence, work.options, on_host))
+        w = local(one.weights[0])
+        state = [TensorList([local(array[0])]) for array in one.arrays]
+        state += [state[-1]] * (3 - len(state))
+        zero, weights = TensorList([torch.zeros_like(w)]), TensorList([w])
+        _, _, base, linear, diag = recurrence.prologue(
+            zero, weights, *state, numbers, TensorList.cube_root, TensorList.square_root
+        )
+        metric = diag.tensors[0] if isinstance(diag, TensorList) else diag
+        scale = scalar(one.weight_sums[0], on_host)
+        tensors = base.tensors[0], linear.tensors[0], metric, scale
+        points.append(minimizer(*tensors, parameter=parameter, start=w, t=t, options=work.options))
+    return points
+
+
+def _options(recurrence: Recurrence, options: dict[str, Any], on_host: bool) -> tuple[Any, ...]:
+    return tuple(scalar(option, on_host) for option in recurrence.options(options))
+
+
+def scalar(value: Tensor | float, on_host: bool) -> Any:
+    """A number, or where it must stay a tensor, one without axes in float64."""
+    if not isinstance(value, Tensor):
+        return value
+    return float(value) if on_host else value.reshape(()).to(torch.float64)
+
+
+def zero_lr(lr: Scalar, mask: Tensor | None) -> Tensor | None:
+    """Flag that the weights must stay as they are: ``mask``, or lr = 0; None if a number says which."""
+    if not isinstance(lr, Tensor):
+        return mask
+    zero = lr <= 0
+    return zero if mask is None else mask | zero
+
+
+def masked_copy_(target: Tensor, value: Tensor | float, mask: Tensor | None) -> None:
+    """target <- value, unless ``mask`` is true."""
+    if not isinstance(value, Tensor):
+        value = torch.full((), value, dtype=target.dtype, device=target.device)
+    value = value.to(target.dtype).expand(target.shape) if value.ndim == 0 else value.reshape(target.shape)
+    target.copy_(value if mask is None else torch.where(mask, target, value))
+
+
+def gradients(work: Work, mask: Tensor | None) -> Sequence[Tensor]:
+    """This process's pieces of the gradients of what is minimised, in float32 or wider; zeros where ``mask``."""
+    found = [
+        local_gradient(grad, parameter).to(w.dtype)
+        for grad, parameter, w in zip(work.grads, work.params, work.weights, strict=True)
+    ]
+    if work.options["maximize"]:
+        found = torch._foreach_neg(found)
+    return found if mask is None else [torch.where(mask, 0.0, gradient) for gradient in found]
+
+
+def read_weights(work: Work) -> list[Tensor]:
+    """This process's pieces of W; a half-precision parameter that was changed from outside overrules its copy."""
+    for parameter, w in zip(work.params, work.weights, strict=True):
+        if parameter is not w:
+            p, own = local(parameter), local(w)
+            own.copy_(torch.where(p == own.to(p.dtype), own, p.to(own.dtype)))
+    return [local(w) for w in work.weights]

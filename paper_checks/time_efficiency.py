@@ -22,7 +22,7 @@ import torch
 from paper_checks import nuclear_times, step_times
 from paper_checks.opponents import PARAMETER_SETS
 from ramda_theory.files import write_json
-from ramda_theory.optim.calls import loops
+from ramda_theory.kernels.cpu.launch import compiled_module
 from ramda_theory.tables import aligned
 
 SMALL, NUCLEAR = "MLP 64-256-256-10", "nuclear norm"
@@ -202,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "numpy": np.__version__,
-        "compiled_loops": loops() is not None,
+        "compiled_loops": compiled_module() is not None,
         "repeats": repeats,
         "steps_per_repeat": steps,
         "gpu": "measured" if torch.cuda.is_available() else "not measured",

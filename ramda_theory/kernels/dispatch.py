@@ -221,7 +221,7 @@ def conditions(options: dict[str, Any], recording: bool) -> tuple[Any, ...]:
         options["on_nonfinite"],
         options.get("fused"),
         options.get("solver"),
-        lr.device if isinstance(lr, Tensor) else lr > 0,
+        lr.device if isinstance(lr, Tensor) and not lr.is_cpu else float(lr) > 0,
     )
 
 

@@ -93,9 +93,9 @@ def _step(
     for old, new in zip(state[: recurrence.changing], changed, strict=False):
         for target, value in zip(old.tensors, new.tensors, strict=True):
             masked_copy_(target, value, mask)
-    still = zero_lr(lr, mask)
-    if still is None and not isinstance(lr, Tensor) and lr == 0:
+    if not isinstance(lr, Tensor) and lr == 0:
         return
+    still = zero_lr(lr, mask)
 
     # Solve, and write W = (1 - c) W + c What.
     c = 1.0 - scalar(options["momentum"], on_host) if recurrence.averages else 1.0

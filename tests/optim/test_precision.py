@@ -127,7 +127,7 @@ def test_weights_changed_from_outside_count(cls, way):
         parameter[0, 0] = 3.0
     optimizer.param_groups[0]["lr"] = 1e-12
     if cls in (RAMDA, RMDA):  # What is elsewhere: do not move towards it
-        optimizer.param_groups[0]["momentum"] = 1.0
+        optimizer.param_groups[0]["momentum"] = 1.0 - 1e-9
     feed(optimizer, parameter, gradients[10:11])
     now = optimizer.state[parameter]["w"]
     assert float(now[0, 0]) == pytest.approx(3.0)

@@ -16,7 +16,7 @@ import numpy as np
 
 from ramda_theory.kernels.cpu.arithmetic import cube_root, f32, fast, index, inlined, mix, square_root, sums, vectorized
 from ramda_theory.kernels.cpu.limits import TOGETHER
-from ramda_theory.kernels.cpu.solves import exact_norm, next_norm, soft
+from ramda_theory.kernels.cpu.solves import exact_norm, exact_size, next_norm, soft, unclear
 
 ROWS_PER_SUM = index(32)
 """Rows that are summed in float32 before they join a float64 total."""
@@ -241,23 +241,35 @@ def columns(prologue, widen, narrow, half, both, metric, a, k, norms, start, row
             for i in range(size):
                 rho[index(j) * size + i] = shift
     else:
-        shrink_columns(norms, size, lam, np.float64(k.entry[4]), t, rho)
+        shrink_columns(norms, size, rows, lam, np.float64(k.entry[4]), t, b, rho)
     for i in range(rows):
         last_row(narrow, widen, half, metric, w, p, b, d, rho, start + i * stride, i * width, width, k.entry[4], k.c)
 
 
 @nb.njit(**fast)
-def shrink_columns(norms, size, lam, diag, total, shift):
+def shrink_columns(norms, size, rows, lam, diag, total, b, shift):
     """Where d is one number: rho = (||b|| - lam) / d, and lam / rho."""
+    width = index(norms.size) * size
+    own = np.empty(rows * size, np.float32)
     for k in range(index(norms.size)):
         b_sq = 0.0
         for j in range(size):
             b_sq += total[k * size + j]
-        beyond = np.sqrt(b_sq) - lam
-        # A NaN must not become a zero.
-        each = f32(np.inf) if beyond <= 0.0 else f32(lam * diag / beyond)
+        if unclear(b_sq, lam):
+            for i in range(rows):
+                for j in range(size):
+                    own[i * size + j] = b[i * width + k * size + j]
+            each = shift_of(exact_size(own) - lam, lam, diag)
+        else:
+            each = shift_of(np.sqrt(b_sq) - lam, lam, diag)
         for j in range(size):
             shift[k * size + j] = each
+
+
+@nb.njit(**fast)
+def shift_of(beyond, lam, diag):
+    """Lam / rho from ||b|| - lam; a NaN does not become a zero."""
+    return f32(np.inf) if beyond <= 0.0 else f32(lam * diag / beyond)
 
 
 # -- groups of adjacent entries ---------------------------------------------------------------------------------------
@@ -354,8 +366,8 @@ def adjacent(prologue, widen, narrow, half, both, metric, a, k, norms, start, si
                 norms[first + i] = found
                 shift = k.lam / norms[first + i]
             else:
-                beyond = np.sqrt(found) - lam
-                shift = f32(np.inf) if beyond <= 0.0 else f32(lam * diag / beyond)
+                size_of = exact_size(b[i * size : (i + ONE) * size]) if unclear(found, lam) else np.sqrt(found)
+                shift = shift_of(size_of - lam, lam, diag)
             adjacent_write(
                 narrow, widen, half, metric, a.w, a.p, b, d, o, i * size, (i + ONE) * size, shift, k.entry[4], k.c
             )

@@ -16,6 +16,8 @@ SETTLED = 1e-2
 """A relative change of rho by a cubic update that leaves a relative error of at most its cube: 1e-6."""
 ROUNDING = 4e-7
 """|N - 1| that sums in float32 leave."""
+BORDER = 1e-5
+"""As close to its threshold, ||b||^2 in float32 does not say on which side a group is."""
 MAX_UPDATES = 60
 """Newton updates for one group in float64 at most; a dozen are usual at most."""
 
@@ -98,9 +100,11 @@ def next_norm(rho, b_sq, s0, s1, s2, lam):
         The sums at ``rho``.
     lam : float
     """
-    if b_sq <= lam * lam:
+    if b_sq <= lam * lam * (1.0 - BORDER):
         # Squares of small numbers must not have vanished.
         return 0.0, b_sq > 1e-30 or lam > 1e-12
+    if b_sq <= lam * lam * (1.0 + BORDER):
+        return rho, False
     if not (s0 < np.inf and b_sq < np.inf and s1 > 0.0 and s2 < np.inf):
         return rho, False
     norm = np.sqrt(s0)
@@ -121,8 +125,8 @@ def exact_norm(b, d, lam):
     top = 0.0
     for j in range(b.size):
         top = max(top, abs(np.float64(b[j]))) if b[j] == b[j] else np.nan
-    if top == 0.0:
-        return 0.0
+    if not (top > 0.0 and top < np.inf):
+        return top - top  # 0, or NaN
     unit = 1.0 / top  # so that squares stay in range; rho is in the same unit
     lam *= unit
     size_sq, slope, far_sq = 0.0, 0.0, 0.0
@@ -153,3 +157,26 @@ def exact_norm(b, d, lam):
         else:
             rho += step
     return np.nan
+
+
+@nb.njit(**fast)
+def unclear(b_sq, lam):
+    """Whether ||b||^2 in float32 does not say on which side of its threshold a group is, or by how much."""
+    # Zeros throughout are usual, where an input never comes; squares of small numbers may have vanished.
+    vanished = b_sq <= 1e-30 and lam <= 1e-12
+    return vanished or not b_sq < np.inf or abs(b_sq - lam * lam) <= BORDER * lam * lam
+
+
+@nb.njit(**sums)
+def exact_size(b):
+    """||b|| in float64, whatever its range; NaN for such data."""
+    top = 0.0
+    for j in range(b.size):
+        top = max(top, abs(np.float64(b[j]))) if b[j] == b[j] else np.nan
+    if not (top > 0.0 and top < np.inf):
+        return top - top  # 0, or NaN
+    b_sq = 0.0
+    for j in range(b.size):
+        each = b[j] / top
+        b_sq += each * each
+    return np.sqrt(b_sq) * top

@@ -54,6 +54,7 @@ def minimizer(
     diag: Tensor | float,
     scale: Scalar,
     *,
+    proximal: bool,
     parameter: Tensor,
     start: Tensor,
     t: Scalar,
@@ -67,8 +68,10 @@ def minimizer(
     base, linear : Tensor
         This process's pieces.
     diag : Tensor or float
-        The metric; a number, or a tensor without axes, makes the problem a proximal map.
+        The metric.
     scale : float or Tensor
+    proximal : bool
+        Whether ``diag`` is one number (a float, or a tensor without axes), so that this is a proximal map.
     parameter : Tensor
         Says how pieces make up the whole.
     start : Tensor
@@ -81,11 +84,10 @@ def minimizer(
         Where to leave how well a regularized parameter's point meets (7): that gathers it and waits for the device.
     """
     psi: Any = options["regularizer"]
-    number = not isinstance(diag, Tensor) or diag.ndim < base.ndim
-    if psi is None or not parameter.numel():
-        return base - linear / (diag.to(base.dtype) if number and isinstance(diag, Tensor) else diag)
-    if number:
+    if psi is None or not parameter.numel() or proximal:
         z = base - linear / (diag.to(base.dtype) if isinstance(diag, Tensor) else diag)
+        if psi is None or not parameter.numel():
+            return z
         return apply(lambda whole: psi.prox(whole, scale / diag), psi, parameter, z)
     assert isinstance(diag, Tensor)
     if record is not None:

@@ -71,10 +71,12 @@ def _step(
     record: dict[Tensor, Inexactness] | None,
 ) -> None:
     """Tensors that share t and alpha."""
-    options, lr = work.options, scalar(work.options["lr"], on_host)
+    options = work.options
+    own_options = _options(recurrence, options, on_host)
+    lr = own_options[0]
     old_sum = scalar(work.weight_sums[0], on_host) if work.weight_sums else 0.0
     t = scalar(work.steps[0], on_host) + 1.0
-    weight_sum, scale, numbers = recurrence.numbers(t, old_sum, _options(recurrence, options, on_host))
+    weight_sum, scale, numbers = recurrence.numbers(t, old_sum, own_options)
     for step in work.steps:
         masked_copy_(step, t, mask)
     if recurrence.sums and not isinstance(lr, Tensor) and lr == 0:
@@ -101,10 +103,8 @@ def _step(
     c = 1.0 - scalar(options["momentum"], on_host) if recurrence.averages else 1.0
     for i, (parameter, w) in enumerate(zip(work.params, weights, strict=True)):
         metric = diag.tensors[i] if isinstance(diag, TensorList) else diag
-        point = minimizer(
-            base.tensors[i], linear.tensors[i], metric, scale, parameter=parameter, start=w, t=t, options=options,
-            record=record,
-        )  # fmt: skip
+        about = {"proximal": not recurrence.metric, "parameter": parameter, "start": w, "t": t, "options": options}
+        point = minimizer(base.tensors[i], linear.tensors[i], metric, scale, **about, record=record)
         if recurrence.averages:
             point = torch.lerp(w, point, c.to(w.dtype) if isinstance(c, Tensor) else c)
         masked_copy_(w, point, still)
@@ -130,12 +130,16 @@ def structured_point(recurrence: Recurrence, work: Work) -> list[Tensor]:
         metric = diag.tensors[0] if isinstance(diag, TensorList) else diag
         scale = scalar(one.weight_sums[0], on_host)
         tensors = base.tensors[0], linear.tensors[0], metric, scale
-        points.append(minimizer(*tensors, parameter=parameter, start=w, t=t, options=work.options))
+        points.append(
+            minimizer(*tensors, proximal=not recurrence.metric, parameter=parameter, start=w, t=t, options=work.options)
+        )
     return points
 
 
 def _options(recurrence: Recurrence, options: dict[str, Any], on_host: bool) -> tuple[Any, ...]:
-    return tuple(scalar(option, on_host) for option in recurrence.options(options))
+    lr, *others = (scalar(option, on_host) for option in recurrence.options(options))
+    # What rounding in a scheduler leaves below 0 counts as 0.
+    return (lr.clamp(min=0) if isinstance(lr, Tensor) else max(lr, 0.0), *others)
 
 
 def scalar(value: Tensor | float, on_host: bool) -> Any:
@@ -149,7 +153,7 @@ def zero_lr(lr: Scalar, mask: Tensor | None) -> Tensor | None:
     """Flag that the weights must stay as they are: ``mask``, or lr = 0; None if a number says which."""
     if not isinstance(lr, Tensor):
         return mask
-    zero = lr <= 0
+    zero = lr == 0
     return zero if mask is None else mask | zero
 
 

@@ -60,6 +60,10 @@ def using(engine: str) -> Iterator[None]:
         "eager" takes every tensor; the others refuse a step, before anything has changed, of which they cannot take
         every tensor.
 
+    Yields
+    ------
+    None
+
     Raises
     ------
     ValueError

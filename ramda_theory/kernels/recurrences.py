@@ -12,9 +12,14 @@ and diag.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+Value = Any
+"""A number in the compiled loops, a list of tensors or a tensor without axes in the eager engine."""
+Numbers = Sequence[Any]
+Root = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Recurrence:
 # -- RAMDA ------------------------------------------------------------------------------------------------------------
 
 
-def ramda_numbers(t, weight_sum, o):
+def ramda_numbers(t: Value, weight_sum: Value, o: Numbers) -> tuple[Value, Value, Numbers]:
     """s_t = eta sqrt(t),  alpha_t = alpha_{t-1} + s_t."""
     lr, eps = o[0], o[1]
     s = lr * t**0.5
@@ -63,7 +68,9 @@ def ramda_numbers(t, weight_sum, o):
     return weight_sum, weight_sum, (s, eps)
 
 
-def ramda(g, w, v, u, anchor, n, cbrt, sqrt):
+def ramda(
+    g: Value, w: Value, v: Value, u: Value, anchor: Value, n: Numbers, cbrt: Root, sqrt: Root
+) -> tuple[Value, ...]:
     """V_t = V_{t-1} + s_t G_t,  U_t = U_{t-1} + s_t (G_t o G_t),  P_t = Diag(cbrt(U_t) + eps)."""
     s, eps = n[0], n[1]
     v = v + s * g
@@ -74,7 +81,7 @@ def ramda(g, w, v, u, anchor, n, cbrt, sqrt):
 # -- RMDA -------------------------------------------------------------------------------------------------------------
 
 
-def rmda_numbers(t, weight_sum, o):
+def rmda_numbers(t: Value, weight_sum: Value, o: Numbers) -> tuple[Value, Value, Numbers]:
     """s_t = eta sqrt(t),  alpha_t = alpha_{t-1} + s_t,  beta_t = sqrt(t)."""
     beta = t**0.5
     s = o[0] * beta
@@ -82,7 +89,9 @@ def rmda_numbers(t, weight_sum, o):
     return weight_sum, weight_sum, (s, beta)
 
 
-def rmda(g, w, v, anchor, unused, n, cbrt, sqrt):
+def rmda(
+    g: Value, w: Value, v: Value, anchor: Value, unused: Value, n: Numbers, cbrt: Root, sqrt: Root
+) -> tuple[Value, ...]:
     """V_t = V_{t-1} + s_t G_t,  P_t = beta_t I."""
     s, beta = n[0], n[1]
     v = v + s * g
@@ -92,13 +101,15 @@ def rmda(g, w, v, anchor, unused, n, cbrt, sqrt):
 # -- ProxSGD ----------------------------------------------------------------------------------------------------------
 
 
-def prox_sgd_numbers(t, weight_sum, o):
+def prox_sgd_numbers(t: Value, weight_sum: Value, o: Numbers) -> tuple[Value, Value, Numbers]:
     """The coefficients mu and 1 - mu of m, the step eta, and the metric 1."""
     lr, mu = o[0], o[1]
     return weight_sum, lr, (mu, 1.0 - mu, lr, 1.0)
 
 
-def prox_sgd(g, w, m, unused, also_unused, n, cbrt, sqrt):
+def prox_sgd(
+    g: Value, w: Value, m: Value, unused: Value, also_unused: Value, n: Numbers, cbrt: Root, sqrt: Root
+) -> tuple[Value, ...]:
     """m_t = mu m_{t-1} + (1 - mu) G_t,  W_t = prox_{eta psi}(W_{t-1} - eta m_t)."""
     mu, new, lr, one = n[0], n[1], n[2], n[3]
     m = mu * m + new * g
@@ -108,7 +119,7 @@ def prox_sgd(g, w, m, unused, also_unused, n, cbrt, sqrt):
 # -- ProxAdamW --------------------------------------------------------------------------------------------------------
 
 
-def prox_adamw_numbers(t, weight_sum, o):
+def prox_adamw_numbers(t: Value, weight_sum: Value, o: Numbers) -> tuple[Value, Value, Numbers]:
     """The coefficients of m and v, eta / (1 - beta_1^t), 1 / sqrt(1 - beta_2^t), eps, and 1 - eta lambda_wd."""
     lr, beta1, beta2, eps, decay = o[0], o[1], o[2], o[3], o[4]
     rate = lr / (1.0 - beta1**t)
@@ -116,7 +127,9 @@ def prox_adamw_numbers(t, weight_sum, o):
     return weight_sum, lr, (beta1, 1.0 - beta1, beta2, 1.0 - beta2, rate, correction, eps, 1.0 - lr * decay)
 
 
-def prox_adamw(g, w, m, v, unused, n, cbrt, sqrt):
+def prox_adamw(
+    g: Value, w: Value, m: Value, v: Value, unused: Value, n: Numbers, cbrt: Root, sqrt: Root
+) -> tuple[Value, ...]:
     """m, v as in AdamW,  P_t = Diag(sqrt(v / (1 - beta_2^t)) + eps),  W' = (1 - eta lambda_wd) W_{t-1}."""
     beta1, new1, beta2, new2, rate, correction, eps, kept = n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]
     m = beta1 * m + new1 * g

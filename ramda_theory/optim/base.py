@@ -63,7 +63,19 @@ class StructuredOptimizer(Checkpointed):
     # -- parameter groups and state ---------------------------------------------------------------------------------
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """As in torch; every option and parameter is checked before anything is stored."""
+        """As in torch; every option and parameter is checked before anything is stored.
+
+        Parameters
+        ----------
+        param_group : dict
+            ``params``, and a value of every option that is not to be the optimizer's own.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For an option or a parameter that is not allowed, a regularizer that does not fit a parameter, or an
+            unknown option whose name resembles a known one.
+        """
         if isinstance(param_group, dict):
             param_group = checked_group(param_group, self.defaults, self._checks)
         super().add_param_group(param_group)
@@ -143,6 +155,11 @@ class StructuredOptimizer(Checkpointed):
         ----------
         closure : callable, optional
             Reevaluates the model and returns the loss.
+
+        Returns
+        -------
+        Any
+            The closure's loss; None without a closure.
 
         Raises
         ------
@@ -228,11 +245,12 @@ class StructuredOptimizer(Checkpointed):
     def _somewhere(work: list[Work], plan: Plan | None) -> Tensor:
         """Whether a gradient is not finite: what compiled loops take is looked through by them."""
         if plan is not None and plan.tables:
-            remaining = [parameter for each in plan.remaining(work) for parameter in each.params]
+            eager_work = plan.remaining(work)
+            remaining = [parameter for each in eager_work for parameter in each.params]
             if not remaining:
                 return torch.tensor(not plan.all_finite())
             # What is shared with other processes is decided with them, about all gradients.
-            if not meshes([parameter.grad for parameter in remaining]):
+            if not meshes([gradient for each in eager_work for gradient in each.grads]):
                 return nonfinite_somewhere(remaining) | (not plan.all_finite())
         return nonfinite_somewhere([parameter for each in work for parameter in each.params])
 
@@ -273,7 +291,8 @@ class StructuredOptimizer(Checkpointed):
     @property
     def skipped_steps(self) -> Tensor | int:
         """Steps that ``on_nonfinite="skip"`` left out: a 0-d tensor where the gradients are."""
-        return self.param_groups[0].get("skipped_steps", 0)
+        skipped: Tensor | int = self.param_groups[0].get("skipped_steps", 0)
+        return skipped
 
     # -- structured points ------------------------------------------------------------------------------------------
 
@@ -287,6 +306,10 @@ class StructuredOptimizer(Checkpointed):
 
         What is computed from the state; the parameters' own values are kept aside and come back, bit for bit, at the
         end.  Before the first step of a stage What is W.  For optimizers that do not average it always is.
+
+        Yields
+        ------
+        None
 
         Raises
         ------
@@ -331,6 +354,17 @@ class StructuredOptimizer(Checkpointed):
                     yield parameter, piece
 
     def refuse_structured_point(self, what: str) -> None:
-        """Raise a RuntimeError inside `structured_point`, where ``what`` is not possible."""
+        """Refuse what is not possible inside `structured_point`, where the model does not hold its own weights.
+
+        Parameters
+        ----------
+        what : str
+            The call, as it is to be named.
+
+        Raises
+        ------
+        RuntimeError
+            Inside such a block.
+        """
         if self._holds_structured_point:
             raise RuntimeError(f"{what} inside structured_point(): the model does not hold its own weights there")

@@ -25,7 +25,7 @@ class ProxAdamW(StructuredOptimizer):
 
     Parameters
     ----------
-    params, lr, regularizer, maximize, on_nonfinite, solver, tolerance, max_iter, foreach, capturable
+    params, lr
         As in `RAMDA`.
     betas : pair of float
         Averaging coefficients, each in [0, 1).
@@ -33,6 +33,8 @@ class ProxAdamW(StructuredOptimizer):
         :math:`\epsilon > 0`.
     weight_decay : float
         :math:`\lambda_{wd} \ge 0`, decoupled.
+    regularizer, maximize, on_nonfinite, solver, tolerance, max_iter, foreach, capturable
+        As in `RAMDA`.
 
     Notes
     -----

@@ -22,10 +22,12 @@ class ProxSGD(StructuredOptimizer):
 
     Parameters
     ----------
-    params, lr, regularizer, maximize, on_nonfinite, foreach, capturable
+    params, lr
         As in `RAMDA`.
     momentum : float or Tensor
         :math:`\mu`, in [0, 1).
+    regularizer, maximize, on_nonfinite, foreach, capturable
+        As in `RAMDA`.
 
     Notes
     -----

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from ramda_theory.arrays import real
 from ramda_theory.kernels.eager.solve import Inexactness
 from ramda_theory.kernels.sharding import local
-from ramda_theory.optim.options import PLAIN_KEYS, check_loaded, from_plain, to_plain
+from ramda_theory.optim.options import PLAIN_KEYS, Check, check_loaded, from_plain, to_plain
 
 SQUARES = ("grad_sq_sum", "exp_avg_sq", "norms")
 """Arrays of a state that are nowhere negative: sums of squares, and norms of groups."""
@@ -24,7 +24,7 @@ UNSHAPED = ("norms",)
 class Checkpointed(Optimizer):
     """An optimizer whose options may be objects, and whose state keeps its precision through save and load."""
 
-    _checks: ClassVar[dict[str, Callable]]
+    _checks: ClassVar[dict[str, Check]]
     _state_keys: ClassVar[tuple[str, ...]]
     """Keys of the state."""
     _scalar_keys: ClassVar[tuple[str, ...]] = ("step", "weight_sum")

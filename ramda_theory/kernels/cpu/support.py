@@ -145,4 +145,5 @@ def _is_number(tensor: Tensor, dtype: torch.dtype) -> bool:
 def group_norms(w: Tensor, sizes: Sizes) -> Tensor:
     """||W_g|| of every group, where its equation is solved from at first."""
     w = torch.as_strided(w.detach(), sizes, row_major(sizes))
-    return torch.linalg.vector_norm(w, dim=(1, 3)).reshape(-1)
+    norms: Tensor = torch.linalg.vector_norm(w, dim=(1, 3)).reshape(-1)
+    return norms

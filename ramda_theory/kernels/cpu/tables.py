@@ -117,7 +117,8 @@ class Table:
 
     def squares(self, first: int, last: int) -> np.ndarray:
         """||G||^2 of every tensor over some of the flat units."""
-        return self._squares(self.flat_units[first:last], self.gradients)
+        totals: np.ndarray = self._squares(self.flat_units[first:last], self.gradients)
+        return totals
 
     def advance(self) -> None:
         """Count the step and work out its numbers."""

@@ -94,14 +94,16 @@ def minimizer(
         return _recorded(base, linear, diag, scale, parameter, start, t, options, record)
 
     def exact(linear: Tensor, diag: Tensor) -> Tensor:
-        return psi.metric_prox(linear, diag, scale)
+        found: Tensor = psi.metric_prox(linear, diag, scale)
+        return found
 
     def iterate(base: Tensor, linear: Tensor, diag: Tensor, start: Tensor) -> Tensor:
         if not finite(base, linear, diag, start):
             return torch.full_like(base, torch.nan)  # what on_nonfinite="ignore" let through stays visible
         problem = Subproblem(base, linear, diag, float(scale), psi)
         solver = choose(problem, options["solver"])
-        return solver(problem, start, eps_t(problem, t, options), options["max_iter"]).point
+        found: Tensor = solver(problem, start, eps_t(problem, t, options), options["max_iter"]).point
+        return found
 
     if is_exact(psi, options["solver"]):
         # The linear term in float64: what cancels in it decides which groups are zero.

@@ -172,7 +172,7 @@ def gradients(work: Work, mask: Tensor | None) -> Sequence[Tensor]:
         for grad, parameter, w in zip(work.grads, work.params, work.weights, strict=True)
     ]
     if work.options["maximize"]:
-        found = torch._foreach_neg(found)
+        found = list(torch._foreach_neg(found))
     return found if mask is None else [torch.where(mask, 0.0, gradient) for gradient in found]
 
 

@@ -8,7 +8,9 @@ import pytest
 from backends import BACKENDS, DOUBLE, to_numpy
 from examples import EXAMPLES, example_point
 
-from ramda_theory.regularizers import MCP, SCAD, GroupMCP
+from ramda_theory.regularizers import MCP, SCAD, GroupMCP, group_mcp_equation
+from ramda_theory.subproblem import Subproblem
+from ramda_theory.subproblem.bisection import bisection_reference
 
 
 @pytest.mark.parametrize("regularizer", EXAMPLES, ids=str)
@@ -116,9 +118,73 @@ def test_ties_of_groups_go_to_zero(backend):
 
 
 @pytest.mark.parametrize("backend", DOUBLE, ids=str)
-def test_group_mcp_has_an_exact_method_only_in_convex_metrics(backend):
-    psi = GroupMCP(0.5, 2.0)
-    linear, diag = backend.array(np.ones((3, 2))), backend.array(np.full((3, 2), 0.5))
-    assert psi.has_metric_prox(diag, 0.99) and not psi.has_metric_prox(diag, 1.0)
-    with pytest.raises(ValueError, match=r"diag must exceed scale/gamma = 0\.5"):
-        psi.metric_prox(linear, diag, 1.0)
+@pytest.mark.parametrize("ratio", [0.0, 0.3, 0.9, 1.0, 1.1, 3.0, 30.0, 1e6])
+def test_no_grid_point_is_lower_for_group_mcp_in_a_metric(ratio, backend):
+    """Groups of two entries on a grid of the plane, in metrics above, across and below scale/gamma = ratio."""
+    weight, gamma = 0.4, 3.0
+    psi, scale = GroupMCP(weight, gamma, dims=(0,), size_scaled=False), gamma * ratio
+    one = MCP(weight, gamma)
+    rng = np.random.default_rng(5)
+    diag = np.array([[1.0, 1.0, 0.2], [1.0, 5.0, 40.0]])[:, rng.integers(3, size=60)]
+    direction = rng.standard_normal((2, 60))
+    direction /= np.linalg.norm(direction, axis=0)
+    size = np.linspace(0.05, 2.0, 60) * max(scale * weight, weight * np.sqrt(scale * gamma), 0.5)
+    b = direction * size
+    x = to_numpy(psi.metric_prox(backend.array(-b), backend.array(diag), scale))
+    angles = np.linspace(0, 2 * np.pi, 181)
+    circles = np.stack([np.cos(angles), np.sin(angles)])
+    for b_g, d_g, x_g in zip(b.T, diag.T, x.T, strict=True):
+        reach = 1.5 * np.linalg.norm(b_g / d_g)
+        plane = (circles[:, :, None] * np.linspace(0, reach, 101)).reshape(2, -1)
+        near = x_g[:, None] * (1 + np.linspace(-0.01, 0.01, 11))
+        points = np.concatenate([plane, near, (b_g / d_g)[:, None]], axis=1)
+
+        def q(points, b_g=b_g, d_g=d_g):
+            smooth = np.sum(0.5 * d_g[:, None] * points**2 - b_g[:, None] * points, axis=0)
+            return smooth + scale * phi(one, np.linalg.norm(points, axis=0))
+
+        assert q(x_g[:, None])[0] <= np.min(q(points)) + 1e-14 * np.sum(b_g**2 / d_g)
+
+
+@pytest.mark.parametrize("device", [False, True])
+@pytest.mark.parametrize("backend", BACKENDS, ids=str)
+def test_group_mcp_is_the_lowest_that_algorithm_2_finds(backend, device, monkeypatch):
+    """One group at a time, by a plain loop of Algorithm 2 from several starts; and stationary to rounding."""
+    monkeypatch.setattr(group_mcp_equation, "is_host", lambda array: not device)
+    rng = np.random.default_rng(6)
+    for trial in range(6):
+        weight, gamma, scale = np.exp(rng.normal(size=3))
+        psi = GroupMCP(weight, gamma, dims=(0,), size_scaled=False)
+        diag = backend.round(np.exp(rng.normal(size=(5, 12)) * rng.choice([0.1, 1.0, 3.0], size=12)))
+        b = backend.round(rng.normal(size=(5, 12)) * np.exp(rng.normal(size=12) * 1.5) * scale * weight)
+        x = to_numpy(psi.metric_prox(backend.array(-b), backend.array(diag), scale)).astype(float)
+        for b_g, d_g, x_g in zip(b.T[:, :, None], diag.T[:, :, None], x.T[:, :, None], strict=True):
+            problem = Subproblem(0 * b_g, -b_g, d_g, scale, psi)
+            assert float(problem.residual(x_g)) <= 16 * backend.eps * np.linalg.norm(np.abs(b_g) + d_g * np.abs(x_g))
+            value, theta = float(problem.objective(x_g)), 0.5 / d_g.max()
+            for start in (0 * b_g, b_g / d_g, b_g / (d_g + 1), b_g / (d_g + 10), -b_g):
+                z = start
+                for _ in range(40):
+                    z = psi.prox(z - theta * problem.gradient(z), scale * theta)
+                allowed = 16 * backend.eps * float(np.sum(b_g**2 / d_g))
+                assert value <= float(problem.objective(z)) + allowed, trial
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 30.0])
+def test_group_mcp_is_what_bisection_finds(scale):
+    rng = np.random.default_rng(7)
+    psi = GroupMCP(0.3, 2.0)
+    diag, b = np.exp(3 * rng.normal(size=(6, 80))), rng.normal(size=(6, 80)) * np.exp(2 * rng.normal(size=80))
+    reference = bisection_reference(Subproblem(0 * b, -b, diag, scale, psi)).astype(float)
+    np.testing.assert_allclose(psi.metric_prox(-b, diag, scale), reference, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("size", [1e-120, 1e120])
+def test_group_mcp_in_other_units(size):
+    """x, b and lam in units of 1/size: far beyond where a cube stays in range."""
+    rng = np.random.default_rng(8)
+    diag, b = np.exp(rng.normal(size=(4, 30))), 3 * rng.normal(size=(4, 30))
+    x = GroupMCP(0.5, 2.0).metric_prox(-b, diag, 3.0)
+    scaled = GroupMCP(0.5 * size, 2.0).metric_prox(-b * size, diag, 3.0)
+    np.testing.assert_allclose(scaled / size, x, rtol=1e-13)
+    assert 0 < np.count_nonzero(x) < x.size

@@ -49,9 +49,8 @@ class RAMDA(DualAveraging):
         NaN, never zero.  With sharded parameters all processes decide together.
     solver : optional
         How the subproblem is solved.  Default: exactly where there is an exact method; accelerated proximal gradient
-        for the nuclear norm; for GroupMCP exactly while the metric allows it, else Algorithm 2.  Otherwise a name
-        ("proximal_gradient", ...) or a solver such as ``ProximalGradient(step="group")``.  Iterative solvers wait for
-        their residual, and cannot be compiled.
+        for the nuclear norm.  Otherwise a name ("proximal_gradient", ...) or a solver such as
+        ``ProximalGradient(step="group")``.  Iterative solvers wait for their residual, and cannot be compiled.
     tolerance : float or tolerance sequence, optional
         :math:`\epsilon_t` of (7) for an iterative solver, t counted from the start of the stage; default: what the
         dtype warrants.

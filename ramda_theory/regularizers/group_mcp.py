@@ -10,12 +10,12 @@ from typing import ClassVar
 import numpy as np
 
 from ramda_theory.arrays import Array, namespace, real, to_host, total, wide
-from ramda_theory.regularizers.base import same_shape
+from ramda_theory.regularizers.base import positive, same_shape
 from ramda_theory.regularizers.group_lasso import GroupLasso
-from ramda_theory.regularizers.grouped import Grouped, ball_residual, norms_of
+from ramda_theory.regularizers.group_mcp_equation import group_mcp_minimizer
+from ramda_theory.regularizers.grouped import Grouped, ball_residual
 from ramda_theory.regularizers.grouping import Groups
 from ramda_theory.regularizers.mcp import mcp_minimizer
-from ramda_theory.regularizers.scalar_equation import group_lasso_minimizer
 from ramda_theory.structure import GroupSupport
 
 
@@ -67,34 +67,20 @@ class GroupMCP(Grouped):
         ratio = length / xp.where(norms > 0, norms, xp.ones_like(norms))
         return xp.astype(wide(xp, z) * groups.spread(xp, ratio), z.dtype)
 
-    @property
-    def exact_in_every_metric(self) -> bool:
-        return False
-
-    def has_metric_prox(self, diag: Array, scale: Array | float = 1.0) -> bool:
-        """Whether diag > scale/gamma everywhere, which makes the subproblem convex."""
-        return bool(namespace(diag=diag).all(wide(namespace(diag=diag), diag) > scale / self.gamma))
-
     def metric_prox(self, linear: Array, diag: Array, scale: Array | float = 1.0) -> Array:
-        """Group LASSO in the metric diag - scale/gamma, or -linear/diag where that lies on the flat branch.
+        """argmin_x <linear, x> + 1/2 <x, diag x> + scale psi(x), the global one in every metric.
 
-        Raises
-        ------
-        ValueError
-            Where some diag <= scale/gamma: no exact method is known there (`has_metric_prox` tells).
+        Where diag > scale/gamma the objective is convex; elsewhere a group has up to two local minima, which
+        `group_mcp_minimizer` compares.
         """
         xp = namespace(linear=linear, diag=diag)
         same_shape(linear=linear, diag=diag)
-        if not self.has_metric_prox(diag, scale):
-            raise ValueError(
-                f"diag must exceed scale/gamma = {scale / self.gamma:.3g} everywhere for an exact GroupMCP solution"
-            )
-        groups, b, diag = self.groups(linear), -wide(xp, linear), wide(xp, diag)
+        groups, b, diag = self.groups(linear), -wide(xp, linear), positive(xp, diag)
+        if self.weight == 0:
+            return xp.astype(b / diag, linear.dtype)
         lam = self._scaled(xp, groups, self.weight, linear)
-        curved = group_lasso_minimizer(xp, groups, b, diag - scale / self.gamma, scale * lam)
-        flat = b / diag
-        is_flat = norms_of(xp, groups, flat) > self.gamma * lam
-        return xp.astype(xp.where(groups.spread(xp, is_flat), flat, curved), linear.dtype)
+        x = group_mcp_minimizer(xp, groups, b, diag, scale * lam, scale / self.gamma, self.gamma * lam)
+        return xp.astype(x, linear.dtype)
 
     def subdifferential_residual(self, w: Array, g: Array, scale: Array | float = 1.0) -> Array:
         """g_g + scale max(weight_g - ||w_g||/gamma, 0) w_g/||w_g||; a zero group as in `GroupLasso`."""

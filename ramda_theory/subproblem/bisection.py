@@ -21,7 +21,7 @@ HALVINGS = 200
 def bisection_reference(problem: Subproblem) -> np.ndarray:
     """The global minimiser of Q, as longdouble.
 
-    Covers every regularizer that separates; for `GroupMCP` the metric must exceed weight_sum/gamma.
+    Covers every regularizer that separates.
 
     Parameters
     ----------
@@ -124,14 +124,8 @@ def grouped_minimizer(kind: str, psi: Any, b: np.ndarray, d: np.ndarray, alpha: 
             bg = np.sign(bg) * np.maximum(np.abs(bg) - alpha * np.longdouble(psi.weight) * ratio, 0)
             lam = lam * (1 - ratio)
         if kind == "mcp":
-            gamma = np.longdouble(psi.gamma)
-            if not np.all(dg > alpha / gamma):
-                raise ValueError("no bisection reference for GroupMCP unless the metric exceeds weight_sum/gamma")
-            flat = bg / dg
-            if np.sqrt(np.sum(flat**2)) > gamma * np.longdouble(psi.weight) * root:
-                x[index] = flat
-                continue
-            dg = dg - alpha / gamma
+            x[index] = lowest_of_mcp(bg, dg, alpha, np.longdouble(psi.weight) * root, np.longdouble(psi.gamma))
+            continue
         if np.sqrt(np.sum(bg**2)) <= lam:
             continue
         low, high = np.longdouble(0), 2 * np.sqrt(np.sum((bg / dg) ** 2))
@@ -141,6 +135,36 @@ def grouped_minimizer(kind: str, psi: Any, b: np.ndarray, d: np.ndarray, alpha: 
             low, high = (middle, high) if short else (low, middle)
         x[index] = high * bg / (high * dg + lam)
     return x
+
+
+def lowest_of_mcp(b: Any, d: Any, alpha: np.longdouble, weight: np.longdouble, gamma: np.longdouble) -> Any:
+    """The lowest of a group's stationary points under MCP: 0, b/d, and where its norm rho <= gamma weight bends.
+
+    There x = rho b / den, den = rho (d - alpha/gamma) + alpha weight, and ||b / den||^2 = 1, convex in rho: two roots
+    at most, of which only the smaller can be a minimum.
+    """
+
+    def den(rho: np.longdouble) -> Any:
+        return rho * (d - alpha / gamma) + alpha * weight
+
+    def bisect(low: Any, high: Any, left: Callable[[Any], Any]) -> Any:
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if left(middle) else (low, middle)
+        return low
+
+    def objective(x: Any) -> Any:
+        size = np.minimum(np.sqrt(np.sum(x**2)), gamma * weight)
+        return np.sum(d * x * x / 2 - b * x) + alpha * (weight * size - size * size / (2 * gamma))
+
+    candidates = [0 * b, b / d]
+    if alpha * weight > 0:
+        bottom = bisect(
+            np.longdouble(0), gamma * weight, lambda rho: np.sum(b**2 * (d - alpha / gamma) / den(rho) ** 3) > 0
+        )
+        rho = bisect(np.longdouble(0), bottom, lambda rho: np.sum((b / den(rho)) ** 2) > 1)
+        candidates.append(rho * b / den(rho))
+    return min(candidates, key=objective)
 
 
 def group_indices(psi: Any, shape: tuple[int, ...]) -> list[tuple[np.ndarray, ...]]:

@@ -23,7 +23,7 @@ from types import ModuleType
 from ramda_theory.arrays import Array, is_host
 from ramda_theory.regularizers.grouped import norms_of
 from ramda_theory.regularizers.grouping import Groups
-from ramda_theory.regularizers.scalar_equation import TINY, in_plain_range, power_of_two, refuse_extremes
+from ramda_theory.regularizers.scalar_equation import TINY, power_of_two, refuse_extremes, squares_in_range
 
 MAX_UPDATES = 60  # Newton halves its error while two roots are close, and is quadratic from then on
 DEVICE_UPDATES = 20
@@ -60,7 +60,7 @@ def group_mcp_minimizer(
         If a root that decides is not reached (checked on host arrays only).
     """
     host = is_host(b)
-    if host and in_plain_range(xp, b, diag, threshold):
+    if host and squares_in_range(xp, groups, b, diag, threshold) is not None:
         shift, zero = _shifts(xp, groups, b, diag, threshold, bend, reach, host, max_updates)
     else:
         if host:

@@ -19,6 +19,8 @@ from __future__ import annotations
 import math
 from types import ModuleType
 
+import numpy as np
+
 from ramda_theory.arrays import Array, is_host
 from ramda_theory.regularizers.grouping import Groups
 
@@ -52,34 +54,38 @@ def group_lasso_norms(
     xp: ModuleType, groups: Groups, b: Array, diag: Array, threshold: Array | float, max_updates: int = MAX_UPDATES
 ) -> tuple[Array, Array, int]:
     """Norms rho of the groups at the solution, which groups are zero, and the number of Newton updates made."""
-    if is_host(b) and in_plain_range(xp, b, diag, threshold):
-        return _newton(xp, groups, b, diag, threshold, max_updates, plain=True)
     if is_host(b):
+        squares = squares_in_range(xp, groups, b, diag, threshold)
+        if squares is not None:
+            return _newton(xp, groups, b, diag, threshold, max_updates, squares)
         refuse_extremes(xp, b=b, diag=diag, threshold=threshold)
     # x, b and d in units of their group: rho(b, d, lam) = (beta/delta) rho(b/beta, d/delta, lam/beta).
     beta, delta = power_of_two(xp, groups.max(xp, xp.abs(b))), power_of_two(xp, groups.max(xp, diag))
     scaled = b / groups.spread(xp, beta), diag / groups.spread(xp, delta)
-    rho, zero, updates = _newton(xp, groups, *scaled, threshold / beta, max_updates, plain=False)
+    rho, zero, updates = _newton(xp, groups, *scaled, threshold / beta, max_updates)
     return rho * (beta / delta), zero, updates
 
 
-def in_plain_range(xp: ModuleType, b: Array, diag: Array, threshold: Array | float) -> bool:
-    """Whether no product of three of these numbers, nor a square of b/diag, leaves float64's range by far.
+def squares_in_range(
+    xp: ModuleType, groups: Groups, b: Array, diag: Array, threshold: Array | float
+) -> tuple[Array, Array] | None:
+    """b^2 and ||b_g||, or None if a product of three of the numbers, or of the norms, may leave float64's range.
 
-    Squares of what is smaller than 1e-90 are lost against 1e-60 only if ``b`` has nothing larger.
+    Squares that vanish do no harm in a group with a norm in range.
     """
+    with np.errstate(over="ignore"):
+        b_sq = b * b
+        size = xp.sqrt(groups.total(xp, b_sq))
     if not math.prod(b.shape):
-        return True
-    sizes = xp.abs(b)
-    largest, lam = float(xp.max(sizes)), float(xp.max(threshold)) if getattr(threshold, "ndim", 0) else float(threshold)
-    least = float(xp.min(xp.where(sizes > 0, sizes, xp.inf)))
-    return (
-        largest <= PLAIN
-        and least >= 1 / PLAIN
-        and lam <= PLAIN
-        and float(xp.max(diag)) <= PLAIN
-        and float(xp.min(diag)) >= 1 / PLAIN
-    )
+        return b_sq, size
+    if not bool((xp.max(size) <= PLAIN) & (xp.max(diag) <= PLAIN) & (xp.min(diag) >= 1 / PLAIN)):
+        return None
+    if not bool(xp.all(threshold <= PLAIN * xp.ones_like(size))):
+        return None
+    tiny = size < 1 / PLAIN
+    if bool(tiny.any()) and bool((groups.spread(xp, tiny) & (b != 0)).any()):
+        return None
+    return b_sq, size
 
 
 def refuse_extremes(xp: ModuleType, **arrays: Array | float) -> None:
@@ -100,11 +106,24 @@ def power_of_two(xp: ModuleType, size: Array) -> Array:
 
 
 def _newton(
-    xp: ModuleType, groups: Groups, b: Array, diag: Array, threshold: Array | float, max_updates: int, *, plain: bool
+    xp: ModuleType,
+    groups: Groups,
+    b: Array,
+    diag: Array,
+    threshold: Array | float,
+    max_updates: int,
+    squares: tuple[Array, Array] | None = None,
 ) -> tuple[Array, Array, int]:
-    """`group_lasso_norms` of numbers of moderate size: all of them if ``plain``, else the largest of every group."""
-    b_sq = b * b
-    size = xp.sqrt(groups.total(xp, b_sq))
+    """`group_lasso_norms` of numbers of moderate size: all of them if their ``squares`` come along, else the largest.
+
+    The squares are overwritten.
+    """
+    plain = squares is not None
+    if squares is None:
+        b_sq = b * b
+        size = xp.sqrt(groups.total(xp, b_sq))
+    else:
+        b_sq, size = squares
     zero = size <= threshold
     one = xp.ones_like(size)  # stands for the norm of a zero group until the end
     b_sq *= diag

@@ -72,6 +72,23 @@ class GroupMCP(Grouped):
 
         Where diag > scale/gamma the objective is convex; elsewhere a group has up to two local minima, which
         `group_mcp_minimizer` compares.
+
+        Parameters
+        ----------
+        linear, diag : arrays of one shape
+            Linear term, and the diagonal of the metric, positive.
+        scale : float
+            Factor of psi, >= 0; alpha of (4) of arXiv:2403.14398.
+
+        Returns
+        -------
+        array
+            Like ``linear``, with exact zeros.
+
+        Raises
+        ------
+        ValueError
+            If the shapes differ, or an entry of ``diag`` is not positive (on a device: NaN in its piece instead).
         """
         xp = namespace(linear=linear, diag=diag)
         same_shape(linear=linear, diag=diag)

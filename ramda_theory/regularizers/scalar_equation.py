@@ -25,6 +25,8 @@ from ramda_theory.arrays import Array, is_host
 from ramda_theory.regularizers.grouping import Groups
 
 MAX_UPDATES = 15
+DEVICE_UPDATES = 12
+"""Where nothing may be looked at: over 30 000 groups of float32 data, 11 left 2e-8 at worst and 12 left 6e-12."""
 LAST_STEP = 2.0**-27
 PLAIN, LARGEST = 1e50, 1e150
 TINY = 2.0**-1022  # keeps 0/0 out of groups that are zero throughout
@@ -148,8 +150,9 @@ def _newton(
     rho = xp.where(zero, one, xp.where(at_far > at_zero, at_far, at_zero))
 
     host = is_host(b)
+    limit = max_updates if host else min(max_updates, DEVICE_UPDATES)
     updates, moving = 0, True
-    while moving and updates < max_updates:
+    while moving and updates < limit:
         step = newton_step(rho)
         # Past the root a step is negative: rounding, or the stand-in of a zero group.
         rho = xp.where(step > 0, rho + step, rho)

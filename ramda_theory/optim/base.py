@@ -237,18 +237,18 @@ class StructuredOptimizer(Checkpointed):
     def _skipped(self, work: list[Work], plan: Plan | None = None) -> Tensor | None:
         if not work:
             return None
-        found = self._somewhere(work, plan)
+        found = torch.as_tensor(self._somewhere(work, plan))
         self._count_skip(found)
         return found
 
     @staticmethod
-    def _somewhere(work: list[Work], plan: Plan | None) -> Tensor:
+    def _somewhere(work: list[Work], plan: Plan | None) -> Tensor | bool:
         """Whether a gradient is not finite: what compiled loops take is looked through by them."""
         if plan is not None and plan.tables:
             eager_work = plan.remaining(work)
             remaining = [parameter for each in eager_work for parameter in each.params]
             if not remaining:
-                return torch.tensor(not plan.all_finite())
+                return not plan.all_finite()
             # What is shared with other processes is decided with them, about all gradients.
             if not meshes([gradient for each in eager_work for gradient in each.grads]):
                 return nonfinite_somewhere(remaining) | (not plan.all_finite())

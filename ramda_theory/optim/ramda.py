@@ -61,12 +61,12 @@ class RAMDA(DualAveraging):
     capturable : bool
         Never look at a number of the step, so that it can be captured in a graph.
     fused : bool, optional
-        Update all tensors by one call of compiled loops that need next to no memory: float32 parameters on the CPU,
-        without a regularizer or with L1, ElasticNet or GroupLasso (over ``dims``), solved exactly, and ``on_nonfinite``
-        other than "skip".  None: where that can be; the plain path elsewhere, and while ``record_inexactness`` is set.
-        True: refuse to take the plain path.  Their first call ever compiles them, for 10 to 20 seconds; the result is
-        cached on disk.  They solve a group's equation to 5e-6, and weights below the smallest normal number (1e-38)
-        become 0 in them.
+        Whether the compiled engine steps: float32 and half-precision parameters on the CPU, exact solvers of every
+        regularizer whose `Regularizer.kernel` it knows.  None: where it can, the eager engine elsewhere and while
+        ``record_inexactness`` is set (`explain_step` says which and why).  True: refuse to take the eager one.  False:
+        always take it.  The first step of a kind ever compiles for some seconds; the result is cached on disk.
+        Compiled steps solve a group's equation to 1e-6, and weights below the smallest normal number (1e-38) become 0
+        in them.
 
     Notes
     -----

@@ -32,6 +32,7 @@ def axis_sizes(shape: tuple[int, ...], stride: tuple[int, ...], dims: tuple[int,
     return outer, rows, kept, size
 
 
+@lru_cache(maxsize=4096)
 def row_major(shape: tuple[int, ...]) -> tuple[int, ...]:
     """Strides of a contiguous array."""
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))

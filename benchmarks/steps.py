@@ -124,8 +124,6 @@ def half_zero(psi: Any, mean: Tensor) -> Any:
 
 def zero_share(psi: Any, w: Tensor) -> float:
     """The share of groups, or of entries, that are exactly zero."""
-    if isinstance(psi, Reshaped):
-        return zero_share(psi.grouped, w.reshape(psi.shape))
     sizes = psi.group_norms(w) if hasattr(psi, "group_norms") else w
     return float((sizes == 0).double().mean())
 

@@ -238,6 +238,8 @@ def forbidding(recording: bool) -> str | None:
 
 def refuse_eager(work: Work, position: int, reason: str) -> None:
     """Raise a RuntimeError where the eager engine may not step in."""
+    if reason == support.LR_IS_ZERO:
+        return
     shape = tuple(work.params[position].shape)
     if forced_engine() == "cpu":
         raise RuntimeError(f"the cpu engine cannot step a parameter of shape {shape}: {reason}")

@@ -116,9 +116,28 @@ class StructuredOptimizer(Checkpointed):
                 state[key] = state[key].to(device, non_blocking=True)
 
     def _gather(self, group: dict[str, Any]) -> Work:
-        """What the step needs of every parameter that has a gradient; state for one that has its first."""
-        arrays: list[list[Tensor]] = [[] for _ in self._recurrence.arrays]
-        work = Work(group, [], [], [], arrays, [], [], [])
+        """What the step needs of every parameter that has a gradient."""
+        count = len(self._recurrence.arrays)
+        lists: list[list[Tensor]] = [[] for _ in range(4 + count + self._recurrence.sums)]
+        self._init_group(group, *lists)
+        params, grads, weights, *state = lists
+        states = [] if torch.compiler.is_compiling() else [self.state[parameter] for parameter in params]
+        weight_sums = state[count + 1] if self._recurrence.sums else []
+        return Work(group, params, grads, weights, state[:count], state[count], weight_sums, states)
+
+    def _init_group(
+        self,
+        group: dict[str, Any],
+        params: list[Tensor],
+        grads: list[Tensor],
+        weights: list[Tensor],
+        *state_lists: list[Tensor],
+    ) -> None:
+        """Append to the lists; state for a parameter that has its first gradient.
+
+        torch.compile knows this method by its name and calls it before it traces.
+        """
+        keys = (*self._recurrence.arrays, "step", "weight_sum")[: len(state_lists)]
         numbers_on_device = device_scalars(group)
         for parameter in group["params"]:
             if (gradient := parameter.grad) is None:
@@ -134,16 +153,11 @@ class StructuredOptimizer(Checkpointed):
             if w is not parameter and w.dtype == parameter.dtype:  # the model has become wider since
                 del state["w"]
                 w = parameter
-            work.params.append(parameter)
-            work.grads.append(gradient)
-            work.weights.append(w)
-            for key, tensors in zip(self._recurrence.arrays, work.arrays, strict=True):
+            params.append(parameter)
+            grads.append(gradient)
+            weights.append(w)
+            for key, tensors in zip(keys, state_lists, strict=True):
                 tensors.append(state[key])
-            work.steps.append(state["step"])
-            if self._recurrence.sums:
-                work.weight_sums.append(state["weight_sum"])
-            work.states.append(state)
-        return work
 
     # -- the step ---------------------------------------------------------------------------------------------------
 
@@ -187,9 +201,14 @@ class StructuredOptimizer(Checkpointed):
             self._planned_step()
         return loss
 
+    def _gather_all(self) -> list[Work]:
+        """The work of every group that has a gradient."""
+        work = [self._gather(group) for group in self.param_groups]
+        return [each for each in work if each.params]
+
     def _compiled_step(self) -> None:
         """A step that torch traces: the eager engine's alone."""
-        work = [each for group in self.param_groups if (each := self._gather(group)).params]
+        work = self._gather_all()
         policy = self.param_groups[0]["on_nonfinite"]
         if policy == "raise":
             raise RuntimeError("on_nonfinite='raise' waits for the gradients: a compiled step needs 'skip' or 'ignore'")
@@ -202,7 +221,7 @@ class StructuredOptimizer(Checkpointed):
         recording = self.record_inexactness
         self._new.clear()
         try:
-            work = [each for group in self.param_groups if (each := self._gather(group)).params]
+            work = self._gather_all()
             if self._plan is None or not self._plan.still_holds(work, recording):
                 self._plan = Plan(self._recurrence, work, recording)
                 self._plan.still_holds(work, recording)

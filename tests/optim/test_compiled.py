@@ -67,9 +67,9 @@ def compare(cls, psis, dtypes, backend="aot_eager", spoil=None, late=None, graph
             torch.testing.assert_close(ours, theirs, rtol=close, atol=close)
             assert torch.equal(ours == 0, theirs == 0)
     for theirs, ours in zip(results[0][2], results[1][2], strict=True):
-        assert ours.keys() == theirs.keys()
-        for key, value in theirs.items():
-            torch.testing.assert_close(ours[key], value, rtol=1e-5, atol=1e-5)
+        assert ours.keys() == theirs.keys() - {"norms"}  # where the compiled engine starts
+        for key, value in ours.items():
+            torch.testing.assert_close(value, theirs[key], rtol=1e-5, atol=1e-5)
     assert results[0][3] == results[1][3] == (0 if spoil is None else 1)
     return results
 

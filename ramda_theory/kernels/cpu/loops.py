@@ -39,12 +39,13 @@ class Arrays(NamedTuple):
 
 
 class Solve(NamedTuple):
-    """Sign of G; numbers of the prologue; of the entries' part; alpha lam_g; c; growth of norms since the last step."""
+    """Sign of G; numbers of the prologue; of the entries' part; alpha lam_g, in float64 too; c; growth of norms."""
 
     sign: Any
     n: Any
     entry: Any
     lam: Any
+    exact_lam: Any
     c: Any
     growth: Any
 
@@ -217,7 +218,7 @@ def columns(prologue, widen, narrow, half, both, metric, a, k, norms, start, row
     # Sums over some rows, and over all: of b^2, and the moments.
     added, s0, s1, s2 = np.zeros(width, f32), np.zeros(width, f32), np.zeros(width, f32), np.zeros(width, f32)
     t, t0, t1, t2 = np.zeros(width), np.zeros(width), np.zeros(width), np.zeros(width)
-    lam = np.float64(k.lam)
+    lam = k.exact_lam
     w, p, g, x, y, z = a.w, a.p, a.g, a.x, a.y, a.z
     if metric:
         for j in range(norms.size):
@@ -351,7 +352,7 @@ def adjacent_write(narrow, widen, half, metric, w, p, b, d, o, first, last, shif
 def adjacent(prologue, widen, narrow, half, both, metric, a, k, norms, start, size, b, d):
     """Step the groups of ``size`` adjacent entries whose ``norms`` are given; they begin at the entry ``start``."""
     together = max(index(TOGETHER) // size, ONE)
-    lam, diag = np.float64(k.lam), np.float64(k.entry[4])
+    lam, diag = k.exact_lam, np.float64(k.entry[4])
     for first in range(ZERO, index(norms.size), together):
         count = min(together, index(norms.size) - first)
         o = start + first * size

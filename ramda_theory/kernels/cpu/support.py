@@ -19,6 +19,10 @@ from ramda_theory.subproblem import Exact
 Layout = tuple[torch.dtype, torch.Size, tuple[int, ...]]
 
 
+LR_IS_ZERO = "lr = 0 leaves the weights alone"
+"""No engine would be faster."""
+
+
 def missing() -> str | None:
     """Why there are no compiled loops here; None if there are."""
     return None if compiled_module() else "it needs numba (pip install 'ramda_theory[cpu]') and a folder to write to"
@@ -36,7 +40,7 @@ def group_reason(options: dict[str, Any]) -> str | None:
     if isinstance(lr, Tensor) and not lr.is_cpu:
         return "the lr is on a device"
     if not float(lr) > 0:
-        return "lr = 0 leaves the weights alone"
+        return LR_IS_ZERO
     if psi is not None and psi.kernel() is None:
         return f"no loops for {psi!r}"
     if not (options.get("solver") in (None, "exact") or isinstance(options.get("solver"), Exact)):

@@ -177,7 +177,7 @@ def step(method: int, rule: int, dtype: int) -> Callable[..., Any]:
             )  # fmt: skip
             second = scale * own_number if rule == L1 else own_weight
             entry = (f32(scale * own_weight), f32(second), f32(own_number), f32(scale), of_prologue[diag_at])
-            k = Solve(f32(own[SIGN]), of_prologue, entry, f32(n[LAM]), f32(own[C]), f32(n[GROWTH]))
+            k = Solve(f32(own[SIGN]), of_prologue, entry, f32(n[LAM]), n[LAM], f32(own[C]), f32(n[GROWTH]))
             if rule >= COLUMNS:
                 if metric:
                     norms = floats(at[NORMS], outer * middle)[first:last]

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.optimizer import _default_to_fused_or_foreach  # type: ignore[attr-defined]
 
 from ramda_theory.kernels.eager.solve import Inexactness, minimizer
-from ramda_theory.kernels.eager.tensor_list import TensorList
+from ramda_theory.kernels.eager.tensor_list import apart, cube_root, square_root, together
 from ramda_theory.kernels.recurrences import Recurrence
 from ramda_theory.kernels.sharding import local, local_gradient
 from ramda_theory.kernels.work import Work, host_scalars
@@ -85,15 +85,11 @@ def _step(
         masked_copy_(own, weight_sum, mask)
 
     # Prologue: the state anew, and the subproblem.
-    grads = gradients(work, mask)
     weights = read_weights(work)
-    state = [TensorList([local(tensor) for tensor in array]) for array in work.arrays]
-    state += [state[-1]] * (3 - len(state))
-    *changed, base, linear, diag = recurrence.prologue(
-        TensorList(grads), TensorList(weights), *state, numbers, TensorList.cube_root, TensorList.square_root
-    )
+    state = [[local(tensor) for tensor in array] for array in work.arrays]
+    *changed, base, linear, diag = _prologue(recurrence, gradients(work, mask), weights, state, numbers)
     for old, new in zip(state[: recurrence.changing], changed, strict=False):
-        for target, value in zip(old.tensors, new.tensors, strict=True):
+        for target, value in zip(old, apart(new), strict=True):
             masked_copy_(target, value, mask)
     if not isinstance(lr, Tensor) and lr == 0:
         return
@@ -102,14 +98,24 @@ def _step(
     # Solve, and write W = (1 - c) W + c What.
     c = 1.0 - scalar(options["momentum"], on_host) if recurrence.averages else 1.0
     for i, (parameter, w) in enumerate(zip(work.params, weights, strict=True)):
-        metric = diag.tensors[i] if isinstance(diag, TensorList) else diag
+        metric = apart(diag)[i] if recurrence.metric else diag
         about = {"proximal": not recurrence.metric, "parameter": parameter, "start": w, "t": t, "options": options}
-        point = minimizer(base.tensors[i], linear.tensors[i], metric, scale, **about, record=record)
+        point = minimizer(apart(base)[i], apart(linear)[i], metric, scale, **about, record=record)
         if recurrence.averages:
             point = torch.lerp(w, point, c.to(w.dtype) if isinstance(c, Tensor) else c)
         masked_copy_(w, point, still)
         if (own := local(parameter)) is not w and parameter is not work.weights[i]:
             own.copy_(w)
+
+
+def _prologue(
+    recurrence: Recurrence, grads: Sequence[Tensor], weights: Sequence[Tensor], state: list[list[Tensor]], numbers: Any
+) -> Any:
+    """The recurrence's prologue of tensors that share the numbers."""
+    dtype = weights[0].dtype
+    numbers = tuple(number.to(dtype) if isinstance(number, Tensor) else number for number in numbers)
+    arrays = [together(tensors) for tensors in (*state, *[state[-1]] * (3 - len(state)))]
+    return recurrence.prologue(together(grads), together(weights), *arrays, numbers, cube_root, square_root)
 
 
 def structured_point(recurrence: Recurrence, work: Work) -> list[Tensor]:
@@ -121,15 +127,10 @@ def structured_point(recurrence: Recurrence, work: Work) -> list[Tensor]:
         t = scalar(one.steps[0], on_host) * 1.0
         _, _, numbers = recurrence.numbers(t, 0.0, _options(recurrence, work.options, on_host))
         w = local(one.weights[0])
-        state = [TensorList([local(array[0])]) for array in one.arrays]
-        state += [state[-1]] * (3 - len(state))
-        zero, weights = TensorList([torch.zeros_like(w)]), TensorList([w])
-        _, _, base, linear, diag = recurrence.prologue(
-            zero, weights, *state, numbers, TensorList.cube_root, TensorList.square_root
-        )
-        metric = diag.tensors[0] if isinstance(diag, TensorList) else diag
+        state = [[local(array[0])] for array in one.arrays]
+        _, _, base, linear, diag = _prologue(recurrence, [torch.zeros_like(w)], [w], state, numbers)
         scale = scalar(one.weight_sums[0], on_host)
-        tensors = base.tensors[0], linear.tensors[0], metric, scale
+        tensors = base, linear, diag, scale
         points.append(
             minimizer(*tensors, proximal=not recurrence.metric, parameter=parameter, start=w, t=t, options=work.options)
         )

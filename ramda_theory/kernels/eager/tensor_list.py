@@ -18,7 +18,7 @@ class TensorList:
 
     Notes
     -----
-    The other operand is a `TensorList` of equal length, a number, or a 0-d tensor.
+    The other operand is a `TensorList` of equal length, or a number.
     """
 
     __slots__ = ("tensors",)
@@ -27,11 +27,7 @@ class TensorList:
         self.tensors = list(tensors)
 
     def _with(self, function: Callable[..., Any], other: Any) -> TensorList:
-        return TensorList(function(self.tensors, other.tensors if isinstance(other, TensorList) else self._cast(other)))
-
-    def _cast(self, number: Any) -> Any:
-        """A 0-d tensor in the dtype of the tensors, so that it does not widen them."""
-        return number.to(self.tensors[0].dtype) if isinstance(number, Tensor) else number
+        return TensorList(function(self.tensors, other.tensors if isinstance(other, TensorList) else other))
 
     def __add__(self, other: Any) -> TensorList:
         return self._with(torch._foreach_add, other)
@@ -48,10 +44,27 @@ class TensorList:
     __radd__ = __add__
     __rmul__ = __mul__
 
-    def cube_root(self) -> TensorList:
-        """Of entries >= 0."""
-        return TensorList(torch._foreach_pow(self.tensors, 1 / 3))
 
-    def square_root(self) -> TensorList:
-        """Of entries >= 0."""
-        return TensorList(torch._foreach_sqrt(self.tensors))
+Arrays = TensorList | Tensor
+
+
+def together(tensors: Sequence[Tensor]) -> Arrays:
+    """What a recurrence computes with: one tensor as it is (which may be traced), more as a `TensorList`."""
+    return tensors[0] if len(tensors) == 1 else TensorList(tensors)
+
+
+def apart(arrays: Any) -> list[Tensor]:
+    """The tensors again."""
+    return arrays.tensors if isinstance(arrays, TensorList) else [arrays]
+
+
+def cube_root(arrays: Arrays) -> Arrays:
+    """Of entries >= 0."""
+    return (
+        TensorList(torch._foreach_pow(arrays.tensors, 1 / 3)) if isinstance(arrays, TensorList) else arrays.pow(1 / 3)
+    )
+
+
+def square_root(arrays: Arrays) -> Arrays:
+    """Of entries >= 0."""
+    return TensorList(torch._foreach_sqrt(arrays.tensors)) if isinstance(arrays, TensorList) else arrays.sqrt()

@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
-EXTRAS = {"cpu": ("numba",), "experiments": ("cvxpy", "matplotlib", "pandas", "scipy", "sklearn")}
+EXTRAS = {
+    "cpu": ("numba",),
+    "experiments": ("cvxpy", "matplotlib", "pandas", "scipy", "sklearn"),
+    "trainers": ("accelerate", "lightning", "transformers"),
+}
 """Extra -> the packages that it brings, under the names by which they are imported."""
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -13,6 +15,11 @@ from ramda_theory.model.modules import WAYS, fit, role
 from ramda_theory.model.selection import Selector, Uses, parameter_uses, selectors, selects, spell
 from ramda_theory.regularizers import Regularizer
 from ramda_theory.tables import aligned
+
+ASKED_FOR = {"embedding": "embeddings", "norm": "norms", "bias": "biases"}
+"""Kinds of parameters that are regularized only when asked for, and the argument that does."""
+CHOSEN = ("not selected", "excluded", "not included", "frozen: requires_grad is False")
+"""Reasons that the caller gave."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,10 @@ class Decision:
         The regularizer with the axes that suit the parameter.
     reason : str
         Why there is none.
+    note : str
+        With ``heads``: "whole heads", or why a part of an attention module is not cut into them.
+    kind : str
+        "weight", "embedding", "norm", "bias" or "unsupported".
     """
 
     names: tuple[str, ...]
@@ -37,12 +48,15 @@ class Decision:
     module: str
     regularizer: Regularizer | None
     reason: str = ""
+    note: str = ""
+    kind: str = "weight"
 
     @property
     def row(self) -> tuple[str, ...]:
         """Its line of the table."""
         shape = tuple(self.parameter.shape)
         about = self.reason if self.regularizer is None else self.regularizer.describe_pieces(shape)
+        about += f" ({self.note})" if self.note else ""
         return " = ".join(self.names), self.module, "x".join(map(str, shape)), _spell_out(self.regularizer), about
 
 
@@ -77,13 +91,15 @@ class ParamGroups(list[dict[str, Any]]):
         Returns
         -------
         str
-            A line per parameter below a heading, and a line of totals.
+            A line per parameter below a heading, a line that adds up what is not regularized by reason, and a line of
+            totals.
         """
         header = ("parameter", "module", "shape", "regularizer", "groups, or why none")
         reached = sum(d.parameter.numel() for d in self.decisions if d.regularizer is not None)
         every = sum(d.parameter.numel() for d in self.decisions)
         rows = [header, *(decision.row for decision in self.decisions)]
-        return f"{aligned(rows)}\nregularized: {reached} of {every} parameters"
+        left = f"\nnot regularized: {_reasons(self.decisions)}" if reached < every else ""
+        return f"{aligned(rows)}{left}\nregularized: {reached} of {every} parameters"
 
     __str__ = __repr__ = table
 
@@ -129,8 +145,10 @@ def structured_param_groups(
     embeddings, norms, biases : bool
         Regularize these kinds too, where selected.  Each entry of a norm's weight or of a bias is a group of its own.
     heads : bool
-        Group the projections of MultiheadAttention by whole heads instead of ``by``: a head's query, key and value
-        rows (together where they are one parameter), and the columns of the output projection that read it.
+        Group the projections of attention by whole heads instead of ``by``: a head's query, key and value rows
+        (together where they are one parameter), and the columns of the output projection that read it.  Known are
+        MultiheadAttention and the attention of transformers, whose heads are read from its config (where keys and
+        values have fewer heads, theirs are groups of their own), and what `register_module` has been told.
     frozen : bool
         Take parameters with ``requires_grad=False`` as well, because they will be trained later.
 
@@ -145,17 +163,44 @@ def structured_param_groups(
     ValueError
         If nothing, or nothing of what a selector of ``include`` or ``regularizer`` names, can be regularized; if a
         selector matches nothing; if the modules that share a parameter would group it differently; if a lazy module
-        has not seen its first input.
+        has not seen its first input; if ``heads`` finds no attention whose heads are known.
+
+    Warns
+    -----
+    UserWarning
+        If less than half of the weights that were selected are reached; biases and norms do not count.
 
     Notes
     -----
     Groups follow Section 5 of arXiv:2403.14398.  A shared parameter is regularized once, and not at all if one of its
-    roles forbids it: an output layer tied to an embedding is left alone with it.  Modules that the table lacks, norms
-    aside, are never regularized.
+    roles forbids it: an output layer tied to an embedding is left alone with it.  transformers' ``Conv1D`` and the
+    three-dimensional weights of its mixtures of experts (a group belongs to one expert) are known as well; modules that
+    neither this table nor `register_module` names are never regularized.
     """
+    groups = decided_groups(
+        model,
+        regularizer,
+        by=by,
+        include=include,
+        exclude=exclude,
+        flags={"embeddings": embeddings, "norms": norms, "biases": biases, "heads": heads, "frozen": frozen},
+    )
+    _warn_below_half(groups.decisions)
+    return groups
+
+
+def decided_groups(
+    model: nn.Module,
+    regularizer: Regularizer | Mapping[Selector, Regularizer],
+    *,
+    by: str,
+    include: Selector | Iterable[Selector] | None = None,
+    exclude: Selector | Iterable[Selector] | None = None,
+    flags: Mapping[str, bool],
+) -> ParamGroups:
+    """`structured_param_groups` without its warning; ``flags`` are its arguments that are True or False."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
-    flags = {"embeddings": embeddings, "norms": norms, "biases": biases, "heads": heads, "frozen": frozen}
     for name, flag in flags.items():
         if not isinstance(flag, bool):
             raise TypeError(f"{name} must be True or False, got {flag!r}")
@@ -165,11 +210,13 @@ def structured_param_groups(
     wanted, unwanted = selectors("include", include), selectors("exclude", exclude)
     if include is not None and not wanted:
         raise ValueError(f"include must name something, got {include!r}")
-    allowed = {"weight": True, "embedding": embeddings, "norm": norms, "bias": biases}
+    frozen, heads = flags.get("frozen", False), flags.get("heads", False)
+    allowed = {kind: flags.get(flag, False) for kind, flag in ASKED_FOR.items()} | {"weight": True}
 
     def decide(uses: Uses) -> Decision:
         parameter = uses[0].parameter
         selector = _deciding(rules, uses)
+        kind, forbidden = _forbidden(uses, allowed)
         if selector is None:
             reason = "not selected"
         elif any(selects(each, uses) for each in unwanted):
@@ -177,11 +224,15 @@ def structured_param_groups(
         elif wanted and not any(selects(each, uses) for each in wanted):
             reason = "not included"
         elif not (frozen or parameter.requires_grad):
-            reason = "frozen: requires_grad is False"
+            reason = CHOSEN[3]
         else:
-            reason = _forbidden(uses, allowed)
-        fitted = None if reason or selector is None else _fitted(rules[selector], uses, by, heads)
-        return Decision(tuple(use.name for use in uses), parameter, type(uses[0].owner).__name__, fitted, reason)
+            reason = forbidden
+        names, owner = tuple(use.name for use in uses), type(uses[0].owner).__name__
+        if reason or selector is None:
+            return Decision(names, parameter, owner, None, reason, kind=kind)
+        first = role(uses[0], heads)
+        note = "whole heads" if first.heads else first.reason
+        return Decision(names, parameter, owner, _fitted(rules[selector], uses, by, heads), note=note, kind=kind)
 
     places = parameter_uses(model)
     for uses in places:
@@ -194,6 +245,8 @@ def structured_param_groups(
         _reached("include", each, [decision for decision, uses in decided if selects(each, uses)])
     for each in rules:
         _reached("regularizer", each, [decision for decision, uses in decided if _deciding(rules, uses) == each])
+    if heads:
+        _found_heads([decision for decision, _ in decided])
     return ParamGroups([decision for decision, _ in decided], frozen)
 
 
@@ -220,14 +273,14 @@ def _deciding(rules: Mapping[Selector, Regularizer], uses: Uses) -> Selector | N
     return next((each for each in rules if selects(each, uses)), None)
 
 
-def _forbidden(uses: Uses, allowed: Mapping[str, bool]) -> str:
-    """Why a parameter must not be regularized, from the first of its roles that says so; "" if none does."""
+def _forbidden(uses: Uses, allowed: Mapping[str, bool]) -> tuple[str, str]:
+    """Kind of a parameter, and why it is not regularized, from the first of its roles that says so; "" if none does."""
     for use in uses:
-        kind = role(use).kind
-        if not allowed.get(kind, False):
-            what = f"unsupported: {use.attribute} of {type(use.owner).__name__}" if kind == "unsupported" else kind
-            return what if len(uses) == 1 else f"shared, and {what} as {use.name}"
-    return ""
+        found = role(use)
+        if not allowed.get(found.kind, False):
+            what = found.reason or found.kind
+            return found.kind, what if len(uses) == 1 else f"shared, and {what} as {use.name}"
+    return role(uses[0]).kind, ""
 
 
 def _fitted(regularizer: Regularizer, uses: Uses, by: str, heads: bool) -> Regularizer:
@@ -251,6 +304,37 @@ def _reached(argument: str, selector: Selector, decisions: list[Decision]) -> No
     if all(decision.regularizer is None for decision in decisions):
         reasons = ", ".join(f"{d.names[0]} ({d.reason})" for d in decisions[:5]) + ", ..." * (len(decisions) > 5)
         raise ValueError(f"{argument}: {spell(selector)} reaches no parameter that can be regularized: {reasons}")
+
+
+def _found_heads(decisions: list[Decision]) -> None:
+    """Refuse ``heads`` that cut nothing."""
+    if not any(decision.note == "whole heads" for decision in decisions):
+        notes = sorted({decision.note for decision in decisions if decision.note})
+        why = "; ".join(notes) or "there is no attention whose heads are known, `register_module` can tell of it"
+        raise ValueError(f"heads: True reaches no attention head: {why}")
+
+
+def _warn_below_half(decisions: Iterable[Decision]) -> None:
+    """Warn if less than half of the weights are regularized, for other reasons than that they were not selected."""
+    weights = [each for each in decisions if each.kind not in ("bias", "norm") and each.reason not in CHOSEN]
+    every = sum(each.parameter.numel() for each in weights)
+    reached = sum(each.parameter.numel() for each in weights if each.regularizer is not None)
+    if reached < 0.5 * every:
+        warnings.warn(
+            f"only {reached} of {every} weights are regularized ({reached / every:.0%}); not: {_reasons(weights)}. "
+            "Printing the groups shows every parameter.",
+            stacklevel=3,
+        )
+
+
+def _reasons(decisions: Iterable[Decision]) -> str:
+    """How many entries are not regularized for which reasons, the largest numbers first."""
+    counts: Counter[str] = Counter()
+    for decision in decisions:
+        if decision.regularizer is None:
+            counts[decision.reason] += decision.parameter.numel()
+    words = [f"{entries} {reason}" for reason, entries in counts.most_common()]
+    return "; ".join(words[:6]) + (f"; and {len(words) - 6} more reasons" if len(words) > 6 else "")
 
 
 def _spell_out(regularizer: Regularizer | None) -> str:

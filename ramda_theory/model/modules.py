@@ -1,4 +1,4 @@
-"""What a parameter is to its module, and the groups a regularizer takes of it.
+"""What a parameter is to its module, and the groups a regularizer takes of it; torch's own modules.
 
 A group is everything that reads one input of the module, or everything that writes one output: a slice of the weight,
 in grouped convolutions and for attention heads after reshaping it.
@@ -6,91 +6,24 @@ in grouped convolutions and for attention heads after reshaping it.
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from ramda_theory.model import known_modules  # registers classes of other libraries
+from ramda_theory.model.registry import Axes, Heads, Role, Slices, heads_of, meaning_of, register_module
 from ramda_theory.model.selection import Use
 from ramda_theory.regularizers import Regularizer
 
 NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
-
-# The names of weights in full: weight_orig, weight_g or weight_v belong to a reparametrization, and zeros in those are
-# not zeros of the weight.
-WEIGHTS: dict[tuple[type[nn.Module], ...], str] = {
-    (nn.Linear, _ConvNd, *EMBEDDINGS, *NORMS): "weight",
-    (nn.RNNBase, nn.RNNCellBase): r"weight_(ih|hh|hr)(_l\d+(_reverse)?)?",
-    (nn.MultiheadAttention,): "(in|q|k|v)_proj_weight",
-}
 WAYS = ("input", "output")
 
 
-@dataclass(frozen=True)
-class Slices:
-    """Groups of a weight: seen in ``shape``, one for each index along the axes ``kept``."""
-
-    shape: tuple[int, ...]
-    kept: tuple[int, ...]
-
-    @property
-    def dims(self) -> tuple[int, ...]:
-        """The axes that a group spans."""
-        return tuple(axis for axis in range(len(self.shape)) if axis not in self.kept)
-
-
-@dataclass(frozen=True)
-class Role:
-    """What a parameter is to the module that owns it.
-
-    Parameters
-    ----------
-    kind : str
-        "weight", "embedding", "norm", "bias", or "unsupported".
-    by_input, by_output : Slices, optional
-        What reads one input, and what writes one output, of the module.
-    """
-
-    kind: str
-    by_input: Slices | None = None
-    by_output: Slices | None = None
-
-
-def role(use: Use, heads: bool = False) -> Role:
-    """The role of a parameter in one of its uses; "unsupported" if the module or the name is not known.
-
-    With ``heads``, the slices of attention projections are whole heads.
-    """
-    module, name, parameter = use.owner, use.attribute, use.parameter
-    pattern = next((pattern for classes, pattern in WEIGHTS.items() if isinstance(module, classes)), None)
-    if pattern is None or not parameter.is_floating_point():
-        return Role("unsupported")
-    shape = tuple(parameter.shape)
-    if "bias" in name:  # also in_proj_bias, bias_k, bias_ih_l0
-        return Role("bias", *_entries(shape))
-    if not re.fullmatch(pattern, name):
-        return Role("unsupported")
-    if isinstance(module, NORMS):
-        return Role("norm", *_entries(shape))
-    if isinstance(module, EMBEDDINGS):
-        return Role("embedding", Slices(shape, (0,)), Slices(shape, (1,)))  # a linear map of one-hot inputs, transposed
-    if isinstance(module, _ConvNd):
-        return _convolution(module, shape)
-    head = _head(use, shape) if heads else None
-    return Role("weight", head or Slices(shape, (1,)), head or Slices(shape, (0,)))
-
-
-def _entries(shape: tuple[int, ...]) -> tuple[Slices, Slices]:
-    """Every entry a group of its own."""
-    alone = Slices(shape, tuple(range(len(shape))))
-    return alone, alone
-
-
-def _convolution(module: _ConvNd, shape: tuple[int, ...]) -> Role:
+def convolution(module: _ConvNd, shape: tuple[int, ...]) -> Role:
     """(out, in / groups, ...), or (in, out / groups, ...) if transposed; the second axis restarts in every block."""
     first, second = Slices(shape, (0,)), Slices(shape, (1,))
     if shape[0] == module.groups:  # depthwise: a channel of the second kind is one slice
@@ -100,16 +33,60 @@ def _convolution(module: _ConvNd, shape: tuple[int, ...]) -> Role:
     return Role("weight", first, second) if isinstance(module, _ConvTransposeNd) else Role("weight", second, first)
 
 
-def _head(use: Use, shape: tuple[int, ...]) -> Slices | None:
-    """Whole heads of an attention projection: blocks of rows where it makes them, of columns where it reads them."""
-    if isinstance(use.owner, nn.MultiheadAttention):
-        heads = use.owner.num_heads
-        projections = 3 if use.attribute == "in_proj_weight" else 1
-        return Slices((projections, heads, shape[0] // (projections * heads), shape[1]), (1,))
-    around = use.modules[-2][1] if len(use.modules) > 1 else None
-    if isinstance(around, nn.MultiheadAttention) and use.owner is around.out_proj:
-        return Slices((shape[0], around.num_heads, shape[1] // around.num_heads), (1,))
-    return None
+def attention_heads(module: nn.MultiheadAttention) -> Heads:
+    """Blocks of rows where a projection makes heads (of queries, keys and values together), of columns where it reads
+    them."""
+    found = {"out_proj.weight": _columns(module.out_proj.weight, module.num_heads)}
+    for name in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"):
+        if (weight := getattr(module, name)) is not None:
+            together = 3 if name == "in_proj_weight" else 1
+            rows, columns = weight.shape
+            found[name] = Slices((together, module.num_heads, rows // (together * module.num_heads), columns), (1,))
+    return found
+
+
+def _columns(weight: Any, heads: int) -> Slices:
+    rows, columns = weight.shape
+    return Slices((rows, heads, columns // heads), (1,))
+
+
+LINEAR = Axes(input=1, output=0)
+
+# The names of weights in full: weight_orig, weight_g or weight_v belong to a reparametrization, and zeros in those are
+# not zeros of the weight.
+register_module(nn.Linear, {"weight": LINEAR})
+register_module(_ConvNd, {"weight": convolution})
+register_module(nn.RNNBase, {r"weight_(ih|hh|hr)_l\d+(_reverse)?": LINEAR})
+register_module(nn.RNNCellBase, {"weight_(ih|hh)": LINEAR})
+register_module(nn.MultiheadAttention, {"(in|q|k|v)_proj_weight": LINEAR}, heads=attention_heads)
+for norm in NORMS:
+    register_module(norm, {"weight": "norm"})
+for embedding in EMBEDDINGS:
+    register_module(embedding, {"weight": "embedding"})
+known_modules.register()
+
+
+def role(use: Use, heads: bool = False) -> Role:
+    """The role of a parameter in one of its uses; "unsupported" if the module or the name is not known.
+
+    With ``heads``, the slices of attention projections are whole heads; where the attention around a weight is known
+    but its heads are not, the reason says why.
+    """
+    found = meaning_of(use.owner, use.attribute, tuple(use.parameter.shape))
+    if not use.parameter.is_floating_point():
+        return Role("unsupported", reason=f"unsupported: {use.attribute} of {type(use.owner).__name__}")
+    if not heads or found.kind != "weight":
+        return found
+    unknown = ""
+    for name, module in reversed(use.modules):
+        known = heads_of(module)
+        if isinstance(known, str):
+            unknown = unknown or known
+        elif known is not None:
+            slices = known.get(use.name.removeprefix(f"{name}." if name else ""))
+            if slices is not None:
+                return Role("weight", slices, slices, heads=True)
+    return replace(found, reason=unknown)
 
 
 def fit(regularizer: Regularizer, role: Role, by: str, name: str, shape: tuple[int, ...]) -> Regularizer:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ramda_theory.model.coupling import removable_parameters
-from ramda_theory.model.groups import ParamGroups, structured_param_groups
+from ramda_theory.model.groups import ParamGroups, decided_groups
 from ramda_theory.model.layers import LayerStructure, points, read_structure, regularized
 from ramda_theory.regularizers import GroupLasso
 from ramda_theory.tables import aligned
@@ -111,7 +111,7 @@ def structure_report(
     """
     groups: list[dict[str, Any]]
     if isinstance(source, nn.Module):
-        groups = structured_param_groups(source, GroupLasso(1.0), by=by, frozen=True)
+        groups = decided_groups(source, GroupLasso(1.0), by=by, flags={"frozen": True})
         layers = {"w": _read(groups, ranks)}
         parameters, removable = sum(p.numel() for p in source.parameters()), removable_parameters(source)
         return StructureReport(layers, parameters, removable)

@@ -16,14 +16,14 @@ import numpy as np
 
 from ramda_theory.kernels.cpu.arithmetic import cube_root, f32, fast, index, inlined, mix, square_root, sums, vectorized
 from ramda_theory.kernels.cpu.limits import TOGETHER
-from ramda_theory.kernels.cpu.solves import exact_norm, exact_size, next_norm, soft, unclear
+from ramda_theory.kernels.cpu.solves import KNOWN, OPEN, UNCLEAR, exact_norm, exact_size, next_norm, soft, unclear
 
 ROWS_PER_SUM = index(32)
 """Rows that are summed in float32 before they join a float64 total."""
 SWEEPS = 12
 """Passes over the scratch of a block at most; what is left then is solved group by group."""
 ONE_BY_ONE = index(8)
-"""As soon as no more than one group in this many is open, those are solved one by one."""
+"""As soon as no more than one group in this many is open, those are solved one after another."""
 ZERO, ONE = index(0), index(1)
 
 
@@ -75,6 +75,54 @@ def entries(prologue, solve, widen, narrow, half, both, w, p, g, x, y, z, first,
         w[j] = after
         if half:
             p[j] = narrow(after)
+
+
+# -- one group ---------------------------------------------------------------------------------------------------------
+
+
+@nb.njit(**sums)
+def vector_moments(b, d, first, last, rho, lam, metric):
+    """||b||^2, s_0, s_1, s_2 in float32: for no more than some thousand entries from ``first`` on."""
+    vectorized()
+    b_sq, s0, s1, s2 = f32(0), f32(0), f32(0), f32(0)
+    if metric:
+        for j in range(first, last):
+            diag = d[j]
+            reciprocal = f32(1) / (rho * diag + lam)
+            r = b[j] * reciprocal
+            t = diag * reciprocal
+            term = r * r
+            b_sq += b[j] * b[j]
+            s0 += term
+            term *= t
+            s1 += term
+            s2 += term * t
+    else:
+        for j in range(first, last):
+            b_sq += b[j] * b[j]
+    return b_sq, s0, s1, s2
+
+
+@nb.njit(**fast)
+def vector_norm(b, d, first, last, rho, lam, metric):
+    """The norm of the group of the entries first .. last - 1; ||b||^2 where there is no metric."""
+    piece = index(2048)
+    for _ in range(SWEEPS):
+        b_sq, s0, s1, s2 = 0.0, 0.0, 0.0, 0.0
+        for begin in range(first, last, piece):
+            t, t0, t1, t2 = vector_moments(b, d, begin, min(begin + piece, last), f32(rho), f32(lam), metric)
+            b_sq += t
+            s0 += t0
+            s1 += t1
+            s2 += t2
+        if not metric:
+            return b_sq
+        rho, known = next_norm(rho, b_sq, s0, s1, s2, lam)
+        if known == KNOWN:
+            return rho
+        if known == UNCLEAR:
+            break
+    return exact_norm(b[first:last], d[first:last], lam)
 
 
 # -- groups of columns ------------------------------------------------------------------------------------------------
@@ -149,11 +197,11 @@ def add_up(total, added, width):
 
 
 @nb.njit(**fast)
-def update_norms(norms, size, lam, t, t0, t1, t2, is_open):
+def update_norms(norms, size, lam, t, t0, t1, t2, known):
     """`next_norm` of all groups of ``size`` columns that are open; how many still are."""
     still = 0
     for k in range(norms.size):
-        if not is_open[k]:
+        if known[k] != OPEN:
             continue
         b_sq, s0, s1, s2 = 0.0, 0.0, 0.0, 0.0
         for j in range(k * size, (k + 1) * size):
@@ -161,9 +209,8 @@ def update_norms(norms, size, lam, t, t0, t1, t2, is_open):
             s0 += t0[j]
             s1 += t1[j]
             s2 += t2[j]
-        norms[k], settled = next_norm(norms[k], b_sq, s0, s1, s2, lam)
-        is_open[k] = not settled
-        still += not settled
+        norms[k], known[k] = next_norm(norms[k], b_sq, s0, s1, s2, lam)
+        still += known[k] == OPEN
     return still
 
 
@@ -176,25 +223,30 @@ def spread_norms(norms, size, rho):
 
 
 @nb.njit(**fast)
-def exact_norms(norms, is_open, b, d, rows, size, lam):
-    """`exact_norm` of the open groups of a block."""
+def other_norms(norms, known, b, d, rows, size, lam):
+    """The norms of a block that are not known yet, one after another."""
     width = index(norms.size) * size
     own_b, own_d = np.empty(rows * size, np.float32), np.empty(rows * size, np.float32)
     for k in range(index(norms.size)):
-        if is_open[k]:
+        if known[k] != KNOWN:
             for i in range(rows):
                 for j in range(size):
                     own_b[i * size + j] = b[i * width + k * size + j]
                     own_d[i * size + j] = d[i * width + k * size + j]
-            norms[k] = exact_norm(own_b, own_d, lam)
+            rho = np.float64(norms[k])
+            norms[k] = (
+                exact_norm(own_b, own_d, lam)
+                if known[k] == UNCLEAR
+                else vector_norm(own_b, own_d, ZERO, rows * size, rho, lam, True)
+            )
 
 
 @nb.njit(**fast)
 def solve_block(norms, b, d, s0, s1, s2, t, t0, t1, t2, rho, rows, size, lam):
     """Norms of the groups of a block whose moments at their last norms are in ``t``, ``t0``, ``t1`` and ``t2``."""
     width = index(norms.size) * size
-    is_open = np.ones(norms.size, np.bool_)
-    still = update_norms(norms, size, lam, t, t0, t1, t2, is_open)
+    known = np.full(norms.size, np.uint8(OPEN))
+    still = update_norms(norms, size, lam, t, t0, t1, t2, known)
     for _ in range(SWEEPS):
         if still == 0 or index(still) * ONE_BY_ONE <= index(norms.size):
             break
@@ -206,9 +258,8 @@ def solve_block(norms, b, d, s0, s1, s2, t, t0, t1, t2, rho, rows, size, lam):
             add_up(t0, s0, width)
             add_up(t1, s1, width)
             add_up(t2, s2, width)
-        still = update_norms(norms, size, lam, t, t0, t1, t2, is_open)
-    if still:
-        exact_norms(norms, is_open, b, d, rows, size, lam)
+        still = update_norms(norms, size, lam, t, t0, t1, t2, known)
+    other_norms(norms, known, b, d, rows, size, lam)
 
 
 @nb.njit(**inlined)
@@ -276,49 +327,6 @@ def shift_of(beyond, lam, diag):
 # -- groups of adjacent entries ---------------------------------------------------------------------------------------
 
 
-@nb.njit(**sums)
-def adjacent_moments(b, d, first, last, rho, lam, metric):
-    """||b||^2, s_0, s_1, s_2 in float32: for no more than some thousand entries from ``first`` on."""
-    vectorized()
-    b_sq, s0, s1, s2 = f32(0), f32(0), f32(0), f32(0)
-    if metric:
-        for j in range(first, last):
-            diag = d[j]
-            reciprocal = f32(1) / (rho * diag + lam)
-            r = b[j] * reciprocal
-            t = diag * reciprocal
-            term = r * r
-            b_sq += b[j] * b[j]
-            s0 += term
-            term *= t
-            s1 += term
-            s2 += term * t
-    else:
-        for j in range(first, last):
-            b_sq += b[j] * b[j]
-    return b_sq, s0, s1, s2
-
-
-@nb.njit(**fast)
-def adjacent_norm(b, d, first, last, rho, lam, metric):
-    """The norm of the group of the entries first .. last - 1; ||b||^2 where there is no metric."""
-    piece = index(2048)
-    for _ in range(SWEEPS):
-        b_sq, s0, s1, s2 = 0.0, 0.0, 0.0, 0.0
-        for begin in range(first, last, piece):
-            t, t0, t1, t2 = adjacent_moments(b, d, begin, min(begin + piece, last), f32(rho), f32(lam), metric)
-            b_sq += t
-            s0 += t0
-            s1 += t1
-            s2 += t2
-        if not metric:
-            return b_sq
-        rho, settled = next_norm(rho, b_sq, s0, s1, s2, lam)
-        if settled:
-            return rho
-    return exact_norm(b[first:last], d[first:last], lam)
-
-
 @nb.njit(**inlined)
 def adjacent_prologue(prologue, widen, narrow, half, both, metric, w, p, g, x, y, z, b, d, o, count, sign, n, l1):
     """The prologue of ``count`` entries from ``o`` on; b and d go to scratch."""
@@ -362,7 +370,7 @@ def adjacent(prologue, widen, narrow, half, both, metric, a, k, norms, start, si
         )  # fmt: skip
         for i in range(count):
             rho = np.float64(norms[first + i] * k.growth)
-            found = adjacent_norm(b, d, i * size, (i + ONE) * size, rho, lam, metric)
+            found = vector_norm(b, d, i * size, (i + ONE) * size, rho, lam, metric)
             if metric:
                 norms[first + i] = found
                 shift = k.lam / norms[first + i]

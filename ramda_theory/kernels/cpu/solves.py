@@ -12,12 +12,16 @@ import numpy as np
 
 from ramda_theory.kernels.cpu.arithmetic import f32, fast, sums
 
-SETTLED = 1e-2
-"""A relative change of rho by a cubic update that leaves a relative error of at most its cube: 1e-6."""
+SETTLED = 1e-6
+"""The relative error of rho that a cubic update may leave, by `next_norm`'s estimate."""
+AMPLIFIED = 2e-3
+"""rho relative to the length on which N changes; below it, float32 sums would lose three digits of rho."""
 ROUNDING = 4e-7
 """|N - 1| that sums in float32 leave."""
 BORDER = 1e-5
 """As close to its threshold, ||b||^2 in float32 does not say on which side a group is."""
+KNOWN, OPEN, UNCLEAR = 0, 1, 2
+"""What is known of a norm: all that float32 can tell; not yet; float32 cannot tell."""
 MAX_UPDATES = 60
 """Newton updates for one group in float64 at most; a dozen are usual at most."""
 
@@ -84,11 +88,12 @@ def scad(base, linear, diag, k):
 
 @nb.njit(**fast)
 def next_norm(rho, b_sq, s0, s1, s2, lam):
-    """A better norm of a group, and whether it is settled.
+    """A better norm of a group, and whether it is `KNOWN`, `OPEN` or `UNCLEAR` in float32.
 
     With q = b / (rho d + lam) and s_k = sum q^2 (d / (rho d + lam))^k, h = 1/N - 1 is concave and increasing in rho,
     and its Newton update is (N - 1) s_0 / s_1.  Halley's, which knows h'' too, divides it by
-    1 - 3/2 (s_2 s_0 - s_1^2) / (s_0 s_1) times itself: the error is cubed.
+    1 - 3/2 (s_2 s_0 - s_1^2) / (s_0 s_1) times itself: a change leaves an error of at most change^3 / length^2, the
+    length being the least rho + lam / d_i.  That is at least rho, and s_1 / s_2 is a mean of them.
 
     Parameters
     ----------
@@ -102,21 +107,23 @@ def next_norm(rho, b_sq, s0, s1, s2, lam):
     """
     if b_sq <= lam * lam * (1.0 - BORDER):
         # Squares of small numbers must not have vanished.
-        return 0.0, b_sq > 1e-30 or lam > 1e-12
+        return 0.0, KNOWN if b_sq > 1e-30 or lam > 1e-12 else UNCLEAR
     if b_sq <= lam * lam * (1.0 + BORDER):
-        return rho, False
-    if not (s0 < np.inf and b_sq < np.inf and s1 > 0.0 and s2 < np.inf):
-        return rho, False
+        return rho, UNCLEAR
+    if not (s0 < np.inf and b_sq < np.inf and s1 > 0.0 and 0.0 < s2 < np.inf):
+        return rho, UNCLEAR
     norm = np.sqrt(s0)
     step = (norm - 1.0) * s0 / s1
     bend = 1.0 - 1.5 * (s2 * s0 - s1 * s1) / (s0 * s1) * step
     change = step / (bend if bend > 0.5 else 0.5)
     better = rho + change
     if not better > 0.0:
-        return 0.0, False
-    # Close to the threshold rho is more sensitive than N, and what float32 lost in the sums decides it.
-    sensitive = better * s1 < 0.1 * norm
-    return better, (abs(change) <= SETTLED * better or abs(norm - 1.0) <= ROUNDING) and not sensitive
+        return 0.0, OPEN
+    # Close to its threshold a group changes by more than it is, and half of the digits give all of the next ones.
+    length = max(better, 0.1 * s1 / s2)
+    if abs(change) * (change / length) ** 2 > SETTLED * better and abs(norm - 1.0) > ROUNDING:
+        return better, OPEN
+    return better, KNOWN if better * s1 >= AMPLIFIED * norm else UNCLEAR
 
 
 @nb.njit(**sums)

@@ -283,10 +283,9 @@ def test_parameters_in_the_same_memory_are_stepped_one_after_the_other(cls, grou
         ends.append(first.detach())
     assert torch.equal(ends[0], ends[1])
     close(ends[0], ends[2])
-    if hasattr(kernels, "using"):
-        pytest.importorskip("numba")
-        with pytest.raises(RuntimeError, match="memory of another"), kernels.using("cpu"):
-            own.step()
+    pytest.importorskip("numba")
+    with pytest.raises(RuntimeError, match="memory of another"), kernels.using("cpu"):
+        own.step()
 
 
 @each_engine
@@ -305,6 +304,5 @@ def test_recording_how_well_the_subproblems_are_solved_takes_the_eager_engine():
     own.record_inexactness = True
     run("default", own, parameter, [torch.randn(6, 5)])
     assert own.inexactness[parameter].status == "solved"
-    if hasattr(own, "explain_step"):
-        ((_, engine, reason),) = own.explain_step().rows
-        assert (engine, "inexactness" in reason) == ("eager", True)
+    ((_, engine, reason),) = own.explain_step().rows
+    assert (engine, "inexactness" in reason) == ("eager", True)

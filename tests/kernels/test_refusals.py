@@ -173,12 +173,11 @@ def test_what_compiled_loops_cannot_take_is_refused_only_where_they_are_forced(m
         step("default", own, [parameter], [torch.ones_like(parameter)])
     assert torch.equal(parameter, make())
     assert not own.state
-    if hasattr(kernels, "using"):
-        own = RAMDA([parameter], **options)
-        with pytest.raises(RuntimeError, match="cpu engine cannot step a parameter of shape"):
-            step("cpu", own, [parameter], [torch.ones_like(parameter)])
-        assert torch.equal(parameter, make())
-        assert not own.state
+    own = RAMDA([parameter], **options)
+    with pytest.raises(RuntimeError, match="cpu engine cannot step a parameter of shape"):
+        step("cpu", own, [parameter], [torch.ones_like(parameter)])
+    assert torch.equal(parameter, make())
+    assert not own.state
 
 
 def test_a_refused_step_leaves_no_state_of_other_groups():
@@ -196,7 +195,6 @@ def test_foreach_and_fused_exclude_each_other():
         RAMDA([torch.nn.Parameter(torch.zeros(3))], foreach=True, fused=True)
 
 
-@pytest.mark.skipif(not hasattr(kernels, "using"), reason="engines cannot be forced")
 def test_engines_are_named():
     with pytest.raises(ValueError, match="engine must be one of eager, cpu"), kernels.using("fast"):
         pass
@@ -207,7 +205,6 @@ def test_engines_are_named():
         assert [engine for _, engine, _ in own.explain_step().rows] == ["eager"]
 
 
-@pytest.mark.skipif(not hasattr(kernels, "using"), reason="steps are not explained")
 @pytest.mark.parametrize("cls", CLASSES)
 def test_the_step_is_explained(cls):
     """By name, engine and reason, and truly: a forced engine refuses exactly what the table leaves to the eager one."""

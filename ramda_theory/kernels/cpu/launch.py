@@ -36,31 +36,29 @@ def compiled_module() -> ModuleType | None:
     return variants
 
 
-_SILENCE = 1.0
-"""Seconds after which one wants to know what takes so long."""
-
-
 @contextmanager
 def announced() -> Iterator[None]:
-    """Say on stderr, once per process, what the wait is for, if what is inside takes longer than a second."""
+    """Say on stderr, once per process, what the wait is for, as soon as something inside is compiled.
 
-    def say() -> None:
-        if not _said.is_set():
-            _said.set()
-            print(
-                "ramda_theory: compiling the step for this CPU; it takes seconds, once, and is kept on disk",
-                file=sys.stderr,
-                flush=True,
-            )
+    What is read from disk takes no time that needs a word.
+    """
+    from numba.core import event
 
-    timer = threading.Timer(_SILENCE, say)
-    timer.daemon = True
-    with suppress(RuntimeError):  # while the interpreter shuts down, there are no new threads
-        timer.start()
-    try:
+    class Announcement(event.Listener):  # type: ignore[misc]
+        def on_start(self, event: Any) -> None:
+            if not _said.is_set():
+                _said.set()
+                print(
+                    "ramda_theory: compiling the step for this CPU; it takes seconds, once, and is kept on disk",
+                    file=sys.stderr,
+                    flush=True,
+                )
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    with event.install_listener("numba:compile", Announcement()):
         yield
-    finally:
-        timer.cancel()
 
 
 _said = threading.Event()

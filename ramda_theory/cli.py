@@ -102,6 +102,7 @@ def parser() -> Parser:
     train.add_argument("--seed", type=seed, default=0, help="seed of the weights and the batches")
     train.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     train.add_argument("--out", type=Path, default=Path("train"), help="folder for the results")
+    train.add_argument("--compact", action="store_true", help="write the small model that the zeros leave")
     train.add_argument("--compare", action="store_true", help="all optimizers, weights tuned alike, several seeds")
     train.add_argument("--seeds", type=seed, nargs="+", default=[0, 1, 2], help="seeds of --compare")
     for command in commands.choices.values():
@@ -185,7 +186,11 @@ def run_validate(arguments: argparse.Namespace, command: str) -> int:
 
 def run_train(arguments: argparse.Namespace, command: str) -> int:
     """``ramda-theory train``."""
+    if arguments.compact:
+        require("export")
     if arguments.compare:
+        if arguments.compact:
+            raise ValueError("--compact is of one run: leave out --compare")
         if arguments.resume:
             raise ValueError("--compare goes on from the runs in --out by itself: leave out --resume")
         from ramda_theory.experiments import compare
@@ -220,6 +225,10 @@ def run_train(arguments: argparse.Namespace, command: str) -> int:
         settings, out=arguments.out, resume=arguments.resume, progress=shows_progress(arguments), command=command
     )
     print(table(result))
+    if arguments.compact:
+        from ramda_theory.experiments.train import write_compact
+
+        print(f"\n{write_compact(settings, arguments.out)}")
     say_written(arguments.out, "train")
     return 0
 

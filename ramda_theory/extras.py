@@ -9,6 +9,7 @@ from importlib.util import find_spec
 EXTRAS = {
     "cpu": ("numba",),
     "experiments": ("cvxpy", "matplotlib", "pandas", "scipy", "sklearn"),
+    "export": ("safetensors",),
     "trainers": ("accelerate", "lightning", "transformers"),
 }
 """Extra -> the packages that it brings, under the names by which they are imported."""

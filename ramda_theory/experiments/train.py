@@ -428,3 +428,26 @@ def table(result: TrainResult) -> str:
         ]
     rows.append(("ms per step", f"{final['milliseconds']:.2f}"))
     return aligned(rows) + ("\n\n" + result.layers if result.layers else "")
+
+
+def write_compact(settings: TrainSettings, out: Path) -> str:
+    """Write the small model of a finished run to ``compact.safetensors``, its table to ``compact.txt``; the table.
+
+    `load_compact` with `network` as the factory reads it.
+
+    Raises
+    ------
+    ValueError
+        If ``out`` holds no checkpoint of these settings.
+    """
+    from ramda_theory.model import compact
+
+    session = Session(settings)
+    session.load(out / "checkpoint.pt")
+    images = session.data["test"].images
+    with structured_point(session.optimizer):
+        small = compact(session.model, images[:2])
+        text = f"{small.table()}\nlargest relative difference in float64: {small.check(images):.1e}"
+    small.save(out / "compact.safetensors")
+    write_atomically(out / "compact.txt", lambda file: file.write(f"{text}\n".encode()))
+    return f"{text}\nwrote {out / 'compact.safetensors'} and {out / 'compact.txt'}"

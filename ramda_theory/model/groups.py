@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -55,7 +56,11 @@ class Decision:
     def row(self) -> tuple[str, ...]:
         """Its line of the table."""
         shape = tuple(self.parameter.shape)
-        about = self.reason if self.regularizer is None else self.regularizer.describe_pieces(shape)
+        about = self.reason
+        if self.regularizer is not None:
+            joint = self.regularizer.joint_shapes
+            whole = shape if joint is None else (sum(math.prod(each) for each in joint),)
+            about = ("part of " * (joint is not None)) + self.regularizer.describe_pieces(whole)
         about += f" ({self.note})" if self.note else ""
         return " = ".join(self.names), self.module, "x".join(map(str, shape)), _spell_out(self.regularizer), about
 
@@ -344,6 +349,8 @@ def _spell_out(regularizer: Regularizer | None) -> str:
     words = [f"{regularizer.weight:g}"]
     for field in fields(regularizer):
         value = getattr(regularizer, field.name)
+        if field.name == "spans" and value is not None:
+            value = f"{len(value)} tensors"
         if field.name != "weight" and (field.name == "dims" or value != field.default):
             words.append(f"{field.name}={value}")
     return f"{type(regularizer).__name__}({', '.join(words)})"

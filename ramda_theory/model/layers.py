@@ -101,6 +101,10 @@ def regularized(groups: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, Tens
         if group.get("regularizer") is None:
             continue
         names = group.get("param_names") or [f"group {i}, parameter {j}" for j in range(len(group["params"]))]
+        if group["regularizer"].joint_shapes is not None:
+            whole = torch.cat([parameter.detach().reshape(-1).cpu() for parameter in group["params"]])
+            yield " + ".join(names[:2]) + f" + {len(names) - 2} more" * (len(names) > 2), whole, group["regularizer"]
+            continue
         for name, parameter in zip(names, group["params"], strict=True):
             weight = parameter.detach()
             gather = getattr(weight, "full_tensor", None)  # of a DTensor

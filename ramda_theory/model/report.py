@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ramda_theory.model.compaction import compact
 from ramda_theory.model.coupling import removable_parameters
 from ramda_theory.model.groups import ParamGroups, decided_groups
 from ramda_theory.model.layers import LayerStructure, points, read_structure, regularized
@@ -26,13 +27,17 @@ class StructureReport:
     parameters : int
         Number of all parameters looked at, regularized or not.
     removable : int or None
-        Parameters whose removal leaves the function as it is, see `removable_parameters`; None where zeros do not
-        tell, which differs from zero groups: those are removable only together with what they are coupled to.
+        Parameters whose removal leaves the function as it is: of a model with example inputs those that `compact`
+        removes, of a chain of linear layers without them those of `removable_parameters`; None where zeros do not tell,
+        which differs from zero groups: those are removable only together with what they are coupled to.
+    compacted : int or None
+        Number of parameters that `compact` leaves; None without example inputs.
     """
 
     layers: dict[str, tuple[LayerStructure, ...]]
     parameters: int
     removable: int | None
+    compacted: int | None = None
 
     def total(self, point: str = "w") -> LayerStructure:
         """All layers at "w" or "w_hat" as one.
@@ -49,7 +54,7 @@ class StructureReport:
         return LayerStructure.total(self.layers[point])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data: ``[point]["layers"][name]`` and ``[point]["total"]``, "parameters" and "removable".
+        """Plain data: ``[point]["layers"][name]`` and ``[point]["total"]``, "parameters", "removable", "compacted".
 
         Returns
         -------
@@ -60,7 +65,8 @@ class StructureReport:
             point: {"total": self.total(point).to_dict(), "layers": {layer.name: layer.to_dict() for layer in layers}}
             for point, layers in self.layers.items()
         }
-        return {**at, "parameters": self.parameters, "removable": self.removable}
+        more = {} if self.compacted is None else {"compacted": self.compacted}
+        return {**at, "parameters": self.parameters, "removable": self.removable, **more}
 
     def table(self) -> str:
         """A line per weight and point, the totals, and what can be removed.
@@ -74,13 +80,18 @@ class StructureReport:
         lines = [*zip(*self.layers.values(), strict=True), tuple(self.total(point) for point in self.layers)]
         rows = [_row(layer, point) for line in lines for layer, point in zip(line, self.layers, strict=True)]
         can_go = "not told by zeros alone" if self.removable is None else f"{self.removable} of {self.parameters}"
-        return f"{aligned([header, *rows])}\nremovable parameters: {can_go}"
+        left = "" if self.compacted is None else f"; compacted, {self.compacted} are left"
+        return f"{aligned([header, *rows])}\nremovable parameters: {can_go}{left}"
 
     __str__ = __repr__ = table
 
 
 def structure_report(
-    source: nn.Module | torch.optim.Optimizer | ParamGroups, *, by: str = "input", ranks: bool = True
+    source: nn.Module | torch.optim.Optimizer | ParamGroups,
+    *,
+    by: str = "input",
+    ranks: bool = True,
+    example_inputs: Any = None,
 ) -> StructureReport:
     """Zero groups, ranks and zero entries of the regularized weights, from their exact zeros.
 
@@ -94,6 +105,8 @@ def structure_report(
         The groups of a bare model.
     ranks : bool
         Compute the rank of every weight, one singular value decomposition each; see `LayerStructure`.
+    example_inputs : Tensor, tuple or dict, optional
+        What a model is called with, see `compact`: then the report says what could be removed of any model.
 
     Returns
     -------
@@ -113,8 +126,13 @@ def structure_report(
     if isinstance(source, nn.Module):
         groups = decided_groups(source, GroupLasso(1.0), by=by, flags={"frozen": True})
         layers = {"w": _read(groups, ranks)}
-        parameters, removable = sum(p.numel() for p in source.parameters()), removable_parameters(source)
-        return StructureReport(layers, parameters, removable)
+        parameters = sum(p.numel() for p in source.parameters())
+        if example_inputs is not None:
+            _, compacted = compact(source, example_inputs).parameters
+            return StructureReport(layers, parameters, parameters - compacted, compacted)
+        return StructureReport(layers, parameters, removable_parameters(source))
+    if example_inputs is not None:
+        raise ValueError("example_inputs need a model as source: an optimizer and its groups do not know theirs")
     if isinstance(source, torch.optim.Optimizer):
         layers = {}
         for point, shown in points(source).items():

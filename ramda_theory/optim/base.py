@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from ramda_theory.kernels import eager
 from ramda_theory.kernels.dispatch import Plan, StepExplanation, explain
+from ramda_theory.kernels.eager.joint import is_joint
 from ramda_theory.kernels.eager.solve import Inexactness
 from ramda_theory.kernels.nonfinite import nonfinite_parameters, nonfinite_somewhere
 from ramda_theory.kernels.recurrences import Recurrence
 from ramda_theory.kernels.sharding import local, meshes
 from ramda_theory.kernels.work import Work, device_scalars
+from ramda_theory.model.compaction import Compaction
 from ramda_theory.optim.changes import ChangedOptions
+from ramda_theory.optim.compacted import compacted_groups
 from ramda_theory.optim.options import checked_group
 from ramda_theory.optim.state import Checkpointed
 
@@ -313,11 +316,49 @@ class StructuredOptimizer(Checkpointed):
         skipped: Tensor | int = self.param_groups[0].get("skipped_steps", 0)
         return skipped
 
+    # -- smaller models ---------------------------------------------------------------------------------------------
+
+    def compact(self, small: Compaction) -> Self:
+        """An optimizer of the small model, with the options and the state of what remains.
+
+        The trajectory goes on as that of the large model would if all that left stayed zero: groups keep their weights
+        although they have fewer entries.  What left without being zero (the row of a channel that nobody reads) no
+        longer counts in the norms of groups it was part of.
+
+        Parameters
+        ----------
+        small : Compaction
+            What `ramda_theory.model.compact` made of the model whose parameters this optimizer has (with
+            ``low_rank=False``).
+
+        Returns
+        -------
+        StructuredOptimizer
+            Of the same class.  Biases that were made to absorb constants are not among its parameters.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is none of that model, or became two factors, or what remains of its groups is no group.
+        RuntimeError
+            Inside `structured_point`.
+        """
+        self.refuse_structured_point("compact()")
+        groups, states = compacted_groups(self, small)
+        new = type(self)(groups, **self.defaults)
+        new.state.update(states)
+        new.record_inexactness = self.record_inexactness
+        return new
+
     # -- structured points ------------------------------------------------------------------------------------------
 
     def _structured_piece(self, group: dict[str, Any], parameter: Tensor) -> Tensor | None:
         """This process's piece of What; None where it is the parameter itself."""
         return None
+
+    def _joint_pieces(self, group: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor]]:
+        """What of the parameters of a group that psi takes together; nothing where it is the parameters themselves."""
+        yield from ()
 
     @contextmanager
     def structured_point(self) -> Iterator[None]:
@@ -367,6 +408,9 @@ class StructuredOptimizer(Checkpointed):
 
     def _structured_points(self) -> Iterator[tuple[Tensor, Tensor]]:
         for group in self.param_groups:
+            if is_joint(group):
+                yield from self._joint_pieces(group)
+                continue
             for parameter in group["params"]:
                 piece = self._structured_piece(group, parameter) if self.state.get(parameter) else None
                 if piece is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -26,6 +27,17 @@ class DualAveraging(StructuredOptimizer):
         w = state.get("w", parameter)
         work = Work(group, [parameter], [], [w], arrays, [state["step"]], [state["weight_sum"]], [state])
         return eager.structured_point(self._recurrence, work)[0]
+
+    def _joint_pieces(self, group: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor]]:
+        params = [parameter for parameter in group["params"] if self.state.get(parameter)]
+        if not params or not self.state[params[0]]["weight_sum"] > 0:
+            return
+        states = [self.state[parameter] for parameter in params]
+        weights = [state.get("w", parameter) for state, parameter in zip(states, params, strict=True)]
+        arrays = [[state[key] for state in states] for key in self._recurrence.arrays]
+        numbers = ([state[key] for state in states] for key in ("step", "weight_sum"))
+        work = Work(group, params, [], weights, arrays, *numbers, states)
+        yield from zip(params, eager.structured_point(self._recurrence, work), strict=True)
 
     @torch.no_grad()
     def restart(self, memory: int = 0) -> None:

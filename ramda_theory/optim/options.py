@@ -186,6 +186,13 @@ def check_fit(group: dict[str, Any], checks: dict[str, Check]) -> None:
     psi = group["regularizer"]
     if psi is not None and "solver" in checks:
         check_solver(psi, group["solver"])
+    if psi is not None and psi.joint_shapes is not None:
+        shapes = tuple(tuple(parameter.shape) for parameter in parameters(group["params"]))
+        if shapes != psi.joint_shapes:
+            raise ValueError(
+                f"the groups of {type(psi).__name__} span parameters of shapes {psi.joint_shapes}, got {shapes}"
+            )
+        psi = None  # which takes no parameter by itself
     for parameter in parameters(group["params"]):
         check_parameter(parameter, psi)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import ModuleType
 from typing import Any, ClassVar
@@ -201,6 +201,51 @@ class Regularizer(ABC):
             Of the same class and weight.
         """
         return self
+
+    @property
+    def joint_shapes(self) -> tuple[tuple[int, ...], ...] | None:
+        """Shapes of the arrays that one vector of this psi holds, one after the other; None if it takes one array."""
+        return None
+
+    def of_part(self, shape: tuple[int, ...], kept: Mapping[int, np.ndarray]) -> Regularizer:
+        """The same penalty of what remains when zeros have been cut out of an array.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of the array before.
+        kept : mapping from int to int array
+            Axis -> the indices along it that remain.
+
+        Returns
+        -------
+        Regularizer
+
+        Raises
+        ------
+        ValueError
+            If what remains has no such penalty.
+        """
+        return self
+
+    def of_parts(self, kept: Sequence[Mapping[int, np.ndarray]]) -> Regularizer:
+        """`of_part` of a psi that takes several arrays together.
+
+        Parameters
+        ----------
+        kept : sequence of mapping from int to int array
+            For every array: axis -> the indices along it that remain.
+
+        Returns
+        -------
+        Regularizer
+
+        Raises
+        ------
+        ValueError
+            If it takes one array, or what remains has no such penalty.
+        """
+        raise ValueError(f"{type(self).__name__} takes one array, not {len(kept)}")
 
     def piece_axes(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """Axes along which a piece extends, where the pieces are slices of the array; None where they are not.

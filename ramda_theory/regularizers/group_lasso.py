@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from ramda_theory.arrays import Array, largest, namespace, total, wide
 from ramda_theory.regularizers.base import margin, positive, same_shape
 from ramda_theory.regularizers.grouped import Grouped, ball_residual, shrink
+from ramda_theory.regularizers.grouping import Span
 from ramda_theory.regularizers.kernel import KernelSpec
 from ramda_theory.regularizers.scalar_equation import group_lasso_minimizer
 from ramda_theory.structure import GroupSupport
@@ -32,16 +33,23 @@ class GroupLasso(Grouped):
     view : tuple of int, optional
         Shape in which ``dims`` name axes, as many entries as the array in C order.  With rows that are heads times
         features, ``GroupLasso(weight, dims=(1, 2), view=(heads, features, columns))`` makes one group of each head.
+    spans : sequence of (shape, axis, indices), optional
+        Instead: groups that span several arrays, of a vector that holds the entries of all of them, one array after the
+        other.  The slice at position i along ``axis`` of an array belongs to group ``indices[i]``.
+    counts : sequence of int, optional
+        With ``spans``: the sizes n_g, where these are not the groups' own because zeros have been cut out of them.
     """
 
     dims: tuple[int, ...] = (0,)
     size_scaled: bool = True
     labels: tuple[int, ...] | None = None
     view: tuple[int, ...] | None = None
+    spans: tuple[Span, ...] | None = None
+    counts: tuple[int, ...] | None = None
     sum_of_group_norms: ClassVar[bool] = True
 
     def kernel(self) -> KernelSpec | None:
-        if self.labels is not None:
+        if self.labels is not None or self.spans is not None:
             return None
         return KernelSpec(
             "l1", 0.0, group_weight=self.weight, size_scaled=self.size_scaled, dims=self.dims, view=self.view

@@ -14,7 +14,7 @@ from ramda_theory.regularizers.base import positive, same_shape
 from ramda_theory.regularizers.group_lasso import GroupLasso
 from ramda_theory.regularizers.group_mcp_equation import group_mcp_minimizer
 from ramda_theory.regularizers.grouped import Grouped, ball_residual
-from ramda_theory.regularizers.grouping import Groups
+from ramda_theory.regularizers.grouping import Groups, Span
 from ramda_theory.regularizers.mcp import mcp_minimizer
 from ramda_theory.structure import GroupSupport
 
@@ -29,7 +29,7 @@ class GroupMCP(Grouped):
         lambda >= 0.
     gamma : float
         Reach, > 0, as in `MCP`.  Weak convexity 1/gamma.
-    dims, size_scaled, labels, view
+    dims, size_scaled, labels, view, spans, counts
         As in `GroupLasso`.
     """
 
@@ -38,6 +38,8 @@ class GroupMCP(Grouped):
     size_scaled: bool = True
     labels: tuple[int, ...] | None = None
     view: tuple[int, ...] | None = None
+    spans: tuple[Span, ...] | None = None
+    counts: tuple[int, ...] | None = None
     convex: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ import numpy as np
 from ramda_theory.arrays import Array, integers, namespace, to_host, wide
 from ramda_theory.extras import needs
 from ramda_theory.regularizers.base import FORMER, Regularizer, same_shape
-from ramda_theory.regularizers.grouping import Grouping, Groups
+from ramda_theory.regularizers.grouping import Grouping, Groups, Span
 from ramda_theory.structure import GroupSupport
 
 __all__ = ["Grouped", "Reshaped", "integers"]
@@ -25,13 +26,15 @@ class Grouped(Regularizer):
     size_scaled: bool
     labels: tuple[int, ...] | None
     view: tuple[int, ...] | None
+    spans: tuple[Span, ...] | None
+    counts: tuple[int, ...] | None
     grouping: ClassVar[Grouping]  # set per instance, from the three fields
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        grouping = Grouping(self.dims, self.labels, self.view)
+        grouping = Grouping(self.dims, self.labels, self.view, self.spans, self.counts)
         object.__setattr__(self, "grouping", grouping)
-        for name in ("dims", "labels", "view"):
+        for name in ("dims", "labels", "view", "spans", "counts"):
             object.__setattr__(self, name, getattr(grouping, name))
         if not isinstance(self.size_scaled, (bool, np.bool_)):
             raise TypeError(f"size_scaled must be True or False, got {self.size_scaled!r}")
@@ -64,7 +67,11 @@ class Grouped(Regularizer):
 
     @property
     def tied_to_shape(self) -> bool:
-        return self.labels is not None or self.view is not None
+        return any(each is not None for each in (self.labels, self.view, self.spans))
+
+    @property
+    def joint_shapes(self) -> tuple[tuple[int, ...], ...] | None:
+        return None if self.spans is None else tuple(shape for shape, _, _ in self.spans)
 
     def piece_axes(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
         return self.grouping.axes(shape)
@@ -73,7 +80,55 @@ class Grouped(Regularizer):
         """Norms are taken over ``dims`` of the array seen in ``view``."""
         return self._with(dims=dims, labels=None, view=None if view == shape else view)
 
-    def _with(self, **grouping: tuple[int, ...] | None) -> Grouped:
+    def of_part(self, shape: tuple[int, ...], kept: Mapping[int, np.ndarray]) -> Grouped:
+        """The same penalty of what remains when zeros have been cut out: groups keep their weights."""
+        if self.spans is not None:
+            raise ValueError("groups that span tensors are cut tensor by tensor")
+        mask = np.ones(shape, dtype=bool)
+        for axis, index in kept.items():
+            mask &= np.isin(np.arange(shape[axis]), index).reshape([-1 if i == axis else 1 for i in range(len(shape))])
+        if self.labels is not None:
+            left = tuple(np.asarray(self.labels)[mask].tolist())
+            sizes = {label: self.labels.count(label) / left.count(label) for label in set(left)}
+            return self._heavier(set(sizes.values()) or {1.0}, labels=left)
+        seen = mask.reshape(self.view or shape)
+        axes = [tuple(i for i in range(seen.ndim) if i != axis) for axis in range(seen.ndim)]
+        new = tuple(int(seen.any(axis=others).sum()) for others in axes)
+        if math.prod(new) != mask.sum():
+            raise ValueError(f"what remains of an array seen as {self.view or shape} is no block of it")
+        old_size, new_size = (math.prod(sizes[dim] for dim in self.dims) for sizes in (seen.shape, new))
+        return self._heavier({old_size / max(new_size, 1)}, **({} if self.view is None else {"view": new}))
+
+    def of_parts(self, kept: Sequence[Mapping[int, np.ndarray]]) -> Grouped:
+        """Groups of which nothing remains are numbered no more; the others keep their weights."""
+        if self.spans is None:
+            raise ValueError(f"{type(self).__name__} takes one array, not {len(kept)}")
+        parts = []
+        for (shape, axis, indices), mine in zip(self.spans, kept, strict=True):
+            new = tuple(len(mine[i]) if i in mine else n for i, n in enumerate(shape))
+            parts.append((new, axis, np.asarray(indices)[mine[axis]] if axis in mine else np.asarray(indices)))
+        present = np.unique(np.concatenate([index for *_, index in parts]))
+        groups: Any = self.grouping.of((sum(math.prod(shape) for shape, _, _ in self.spans),))
+        number = np.zeros(len(groups.sizes), dtype=np.int64)
+        number[present] = np.arange(len(present))
+        spans = tuple((shape, axis, tuple(number[index].tolist())) for shape, axis, index in parts)
+        return self._with(spans=spans, counts=tuple(groups.counts[present].tolist()))
+
+    def _heavier(self, shrunk: set[float], **grouping: Any) -> Grouped:
+        """Groups weighted as if they still had ``shrunk`` times as many entries."""
+        if not self.size_scaled or shrunk == {1.0}:
+            return self._with(**grouping)
+        if len(shrunk) > 1:
+            raise ValueError("groups that lost different shares of their entries have no common weight")
+        return self._with_group_factor(math.sqrt(shrunk.pop()))._with(**grouping)
+
+    def _with_group_factor(self, factor: float) -> Grouped:
+        """The weight of every group multiplied."""
+        instance: Any = self
+        heavier: Grouped = replace(instance, weight=self.weight * factor)
+        return heavier
+
+    def _with(self, **grouping: Any) -> Grouped:
         instance: Any = self  # a dataclass, as every regularizer that can be made
         changed: Grouped = replace(instance, **grouping)
         return changed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -11,7 +11,7 @@ from ramda_theory.arrays import Array, largest, namespace, real, to_host, total,
 from ramda_theory.extras import needs
 from ramda_theory.regularizers.base import margin, positive, same_shape, signs, soft_threshold
 from ramda_theory.regularizers.grouped import Grouped, ball_residual, norms_of, per_entry, shrink
-from ramda_theory.regularizers.grouping import Groups
+from ramda_theory.regularizers.grouping import Groups, Span
 from ramda_theory.regularizers.kernel import KernelSpec
 from ramda_theory.regularizers.scalar_equation import group_lasso_minimizer
 from ramda_theory.structure import SignPattern
@@ -27,7 +27,7 @@ class SparseGroupLasso(Grouped):
         lambda >= 0.
     l1_ratio : float
         Share of the l1 norm, in [0, 1].
-    dims, size_scaled, labels, view
+    dims, size_scaled, labels, view, spans, counts
         As in `GroupLasso`.
     """
 
@@ -36,6 +36,8 @@ class SparseGroupLasso(Grouped):
     size_scaled: bool = True
     labels: tuple[int, ...] | None = None
     view: tuple[int, ...] | None = None
+    spans: tuple[Span, ...] | None = None
+    counts: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,11 +50,16 @@ class SparseGroupLasso(Grouped):
     def _l1_weight(self) -> float:
         return self.weight * self.l1_ratio
 
+    def _with_group_factor(self, factor: float) -> Grouped:
+        groups = self.weight * (1.0 - self.l1_ratio) * factor
+        weight = self._l1_weight + groups
+        return replace(self, weight=weight, l1_ratio=self._l1_weight / weight if weight else self.l1_ratio)
+
     def _radius(self, xp: ModuleType, groups: Groups, like: Array) -> Array | float:
         return self._scaled(xp, groups, self.weight * (1.0 - self.l1_ratio), like)
 
     def kernel(self) -> KernelSpec | None:
-        if self.labels is not None:
+        if self.labels is not None or self.spans is not None:
             return None
         group_weight = self.weight * (1.0 - self.l1_ratio)
         return KernelSpec(

@@ -41,6 +41,8 @@ def group_reason(options: dict[str, Any]) -> str | None:
         return "the lr is on a device"
     if not float(lr) > 0:
         return LR_IS_ZERO
+    if psi is not None and psi.joint_shapes is not None:
+        return "its groups span several parameters"
     if psi is not None and psi.kernel() is None:
         return f"no loops for {psi!r}"
     if not (options.get("solver") in (None, "exact") or isinstance(options.get("solver"), Exact)):

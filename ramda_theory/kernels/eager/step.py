@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import _default_to_fused_or_foreach  # type: ignore[attr-defined]
 
+from ramda_theory.kernels.eager.joint import check_joint, is_joint, joint_minimizer
 from ramda_theory.kernels.eager.solve import Inexactness, minimizer
 from ramda_theory.kernels.eager.tensor_list import apart, cube_root, square_root, together
 from ramda_theory.kernels.recurrences import Recurrence
@@ -46,8 +47,12 @@ def chunks(work: Work, on_host: bool) -> Iterator[Work]:
 
     ``foreach=False`` yields one tensor at a time, so that temporaries are no larger than the largest tensor; by
     default that is so unless every parameter is a plain tensor on an accelerator.  Numbers on a device are each
-    tensor's own.
+    tensor's own.  A psi whose groups span tensors takes all of them at once.
     """
+    if is_joint(work.options):
+        check_joint(work)
+        yield work
+        return
     foreach = work.options["foreach"]
     if foreach is None:
         _, foreach = _default_to_fused_or_foreach(work.params, differentiable=False)
@@ -97,10 +102,18 @@ def _step(
 
     # Solve, and write W = (1 - c) W + c What.
     c = 1.0 - scalar(options["momentum"], on_host) if recurrence.averages else 1.0
+    about = {"proximal": not recurrence.metric, "t": t, "options": options}
+    joint = None
+    if is_joint(options):
+        arrays = [apart(each) if recurrence.metric or each is not diag else each for each in (base, linear, diag)]
+        joint = joint_minimizer(*arrays, scale, weights, **about, record=record)
     for i, (parameter, w) in enumerate(zip(work.params, weights, strict=True)):
-        metric = apart(diag)[i] if recurrence.metric else diag
-        about = {"proximal": not recurrence.metric, "parameter": parameter, "start": w, "t": t, "options": options}
-        point = minimizer(apart(base)[i], apart(linear)[i], metric, scale, **about, record=record)
+        if joint is not None:
+            point = joint[i]
+        else:
+            metric = apart(diag)[i] if recurrence.metric else diag
+            own = {"parameter": parameter, "start": w, "record": record}
+            point = minimizer(apart(base)[i], apart(linear)[i], metric, scale, **about, **own)
         if recurrence.averages:
             point = torch.lerp(w, point, c.to(w.dtype) if isinstance(c, Tensor) else c)
         masked_copy_(w, point, still)
@@ -122,6 +135,16 @@ def structured_point(recurrence: Recurrence, work: Work) -> list[Tensor]:
     """This process's pieces of What_t, from the sums as they are: the prologue of a gradient that is zero."""
     on_host = host_scalars(work.options, work.steps)
     points = []
+    if is_joint(work.options):
+        check_joint(work)
+        t = scalar(work.steps[0], on_host) * 1.0
+        _, _, numbers = recurrence.numbers(t, 0.0, _options(recurrence, work.options, on_host))
+        weights = [local(w) for w in work.weights]
+        state = [[local(tensor) for tensor in array] for array in work.arrays]
+        *_, base, linear, diag = _prologue(recurrence, [torch.zeros_like(w) for w in weights], weights, state, numbers)
+        arrays = [apart(each) if recurrence.metric or each is not diag else each for each in (base, linear, diag)]
+        scale = scalar(work.weight_sums[0], on_host)
+        return joint_minimizer(*arrays, scale, weights, proximal=not recurrence.metric, t=t, options=work.options)
     for i, parameter in enumerate(work.params):
         one = work.select([i])
         t = scalar(one.steps[0], on_host) * 1.0

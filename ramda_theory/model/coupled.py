@@ -70,7 +70,7 @@ def coupled_param_groups(
         keys = [int(u) if usable[u] else (name, i) for i, u in enumerate(roots[name])]
         indices = tuple(number.setdefault(key, len(number)) for key in keys)
         spans.append((tuple(own[name].shape), axis, indices))
-    psi = replace(regularizer, dims=(0,), spans=tuple(spans))  # type: ignore[type-var]
+    psi = regularizer.spanning(tuple(spans))
     return ParamGroups(_decisions(model, own, chosen, psi))
 
 
@@ -106,7 +106,7 @@ def _removable(analysis: Analysis, wanted: dict[str, Leaf], norms: bool, biases:
                 if leaf is not None and axis is not None:
                     index = np.flatnonzero(tried[leaf.axes[axis]])
                     zeroed[placeholder] = (name, _without(tensor, axis, index))
-            found = Analysis(analysis.model, type(analysis.traced)(analysis.traced.graph, zeroed))
+            found = Analysis(analysis.model, replace(analysis.traced, tensors=zeroed))
             if len(found.live) != len(units):
                 raise AssertionError("the same graph has other units")
             failed |= tried & found.live

@@ -12,14 +12,13 @@ from ramda_theory.regularizers import Regularizer
 if TYPE_CHECKING:
     from ramda_theory.model.compaction import Compaction
     from ramda_theory.model.compaction.result import Cut
-    from ramda_theory.optim.base import StructuredOptimizer
 
 POINTS = ("anchor", "w")
 """Arrays of a state that are points: a bias that has absorbed a constant takes them along."""
 
 
 def compacted_groups(
-    optimizer: StructuredOptimizer, small: Compaction
+    optimizer: torch.optim.Optimizer, small: Compaction
 ) -> tuple[list[dict[str, Any]], dict[Tensor, dict[str, Tensor]]]:
     """Parameter groups of the small model, and the states of its parameters.
 
@@ -31,7 +30,8 @@ def compacted_groups(
     """
     names = {id(parameter): name for name, parameter in small.original.named_parameters()}
     own = dict(small.model.named_parameters())
-    groups, states = [], {}
+    groups: list[dict[str, Any]] = []
+    states: dict[Tensor, dict[str, Tensor]] = {}
     for group in optimizer.param_groups:
         new: dict[str, Any] = {key: value for key, value in group.items() if key not in ("params", "param_names")}
         new["params"], new["param_names"] = [], []

@@ -35,8 +35,8 @@ class DualAveraging(StructuredOptimizer):
         states = [self.state[parameter] for parameter in params]
         weights = [state.get("w", parameter) for state, parameter in zip(states, params, strict=True)]
         arrays = [[state[key] for state in states] for key in self._recurrence.arrays]
-        numbers = ([state[key] for state in states] for key in ("step", "weight_sum"))
-        work = Work(group, params, [], weights, arrays, *numbers, states)
+        steps, sums = ([state[key] for state in states] for key in ("step", "weight_sum"))
+        work = Work(group, params, [], weights, arrays, steps, sums, states)
         yield from zip(params, eager.structured_point(self._recurrence, work), strict=True)
 
     @torch.no_grad()

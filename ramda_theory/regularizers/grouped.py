@@ -80,6 +80,10 @@ class Grouped(Regularizer):
         """Norms are taken over ``dims`` of the array seen in ``view``."""
         return self._with(dims=dims, labels=None, view=None if view == shape else view)
 
+    def spanning(self, spans: tuple[Span, ...]) -> Grouped:
+        """With groups that span several arrays instead of its own; see `Grouping`."""
+        return self._with(dims=(0,), spans=spans)
+
     def of_part(self, shape: tuple[int, ...], kept: Mapping[int, np.ndarray]) -> Grouped:
         """The same penalty of what remains when zeros have been cut out: groups keep their weights."""
         if self.spans is not None:

@@ -29,6 +29,13 @@ def plant(*tensors: torch.Tensor) -> None:
             tensor.zero_()
 
 
+def plant_at(axis: int, index: list[int], *tensors: torch.Tensor) -> None:
+    """Zeros at some indices along an axis."""
+    with torch.no_grad():
+        for tensor in tensors:
+            tensor.index_fill_(axis, torch.tensor(index), 0.0)
+
+
 def resnet():
     from transformers import ResNetConfig, ResNetForImageClassification
 
@@ -101,10 +108,11 @@ def gpt2():
     plant(first.attn.c_proj.weight[6:12], second.attn.c_attn.weight[:, 48:54], second.attn.c_attn.bias[48:54])
     plant(first.mlp.c_proj.weight[10:40], second.mlp.c_fc.weight[:, 7])
     stream = [5, 11]  # the embeddings, all who write and all who read
-    plant(model.transformer.wpe.weight[:, stream], model.transformer.wte.weight[:, stream])
+    plant_at(1, stream, model.transformer.wpe.weight, model.transformer.wte.weight)
     for block in (first, second):
-        plant(*(layer.weight[:, stream] for layer in (block.attn.c_proj, block.mlp.c_proj)))
-        plant(block.attn.c_attn.weight[stream], block.mlp.c_fc.weight[stream])
+        plant_at(1, stream, block.attn.c_proj.weight, block.mlp.c_proj.weight)
+        plant_at(0, stream, block.attn.c_proj.bias, block.mlp.c_proj.bias)
+        plant_at(0, stream, block.attn.c_attn.weight, block.mlp.c_fc.weight)
     return model, {"input_ids": torch.randint(0, 40, (2, 7))}
 
 
@@ -121,9 +129,9 @@ def llama():
     plant(first.self_attn.o_proj.weight[:, :12], second.self_attn.v_proj.weight[6:])
     plant(first.mlp.down_proj.weight[:, 4:9], second.mlp.gate_proj.weight[3], second.mlp.up_proj.weight[5])
     stream = [0, 7, 23]
-    plant(model.model.embed_tokens.weight[:, stream])
+    plant_at(1, stream, model.model.embed_tokens.weight)
     for layer in (first, second):
-        plant(layer.self_attn.o_proj.weight[stream], layer.mlp.down_proj.weight[stream])
+        plant_at(0, stream, layer.self_attn.o_proj.weight, layer.mlp.down_proj.weight)
     return model, {"input_ids": torch.randint(0, 40, (2, 7))}
 
 

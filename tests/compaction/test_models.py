@@ -9,8 +9,8 @@ from ramda_theory.model import compact
 pytest.importorskip("transformers")
 
 EXPECTED = {  # parameter -> its shape in the small model
-    "resnet": {"resnet.encoder.stages.1.layers.0.shortcut.convolution.weight": (16, 7, 1, 1)},
-    "vgg19": {"features.3.weight": (3, 3, 3, 3), "classifier.0.weight": (4, 20)},
+    "resnet": {"resnet.encoder.stages.1.layers.0.shortcut.convolution.weight": (15, 7, 1, 1)},
+    "vgg19": {"features.3.weight": (2, 2, 3, 3), "classifier.0.weight": (5, 32)},
     "bert": {
         "bert.encoder.layer.0.attention.self.query.weight": (18, 24),
         "bert.encoder.layer.0.attention.output.dense.weight": (24, 18),
@@ -19,9 +19,10 @@ EXPECTED = {  # parameter -> its shape in the small model
         "bert.encoder.layer.1.intermediate.dense.weight": (19, 24),
     },
     "gpt2": {
-        "transformer.h.0.attn.c_attn.weight": (24, 54),
-        "transformer.h.0.attn.c_proj.weight": (18, 24),
-        "transformer.h.0.mlp.c_fc.weight": (24, 66),
+        "transformer.wte.weight": (40, 22),
+        "transformer.h.0.attn.c_attn.weight": (22, 54),
+        "transformer.h.0.attn.c_proj.weight": (18, 22),
+        "transformer.h.0.mlp.c_fc.weight": (22, 66),
     },
     "llama": {
         "model.embed_tokens.weight": (40, 21),
@@ -31,7 +32,7 @@ EXPECTED = {  # parameter -> its shape in the small model
         "model.layers.1.mlp.gate_proj.weight": (18, 21),
         "model.norm.weight": (21,),
     },
-    "vit": {},
+    "vit": {"vit.layers.0.attention.q_proj.weight": (12, 24), "vit.layers.1.mlp.fc1.weight": (18, 24)},
 }
 
 

@@ -16,10 +16,10 @@ OPTIMIZERS = {
     "ProxAdamW": lambda groups: ProxAdamW(groups, lr=2e-3),
 }
 REGULARIZERS = (
-    GroupLasso(4e-3),
-    GroupLasso(4e-3, size_scaled=False),
-    SparseGroupLasso(5e-3, 0.3),
-    GroupMCP(5e-3, 30.0),
+    GroupLasso(1e-2),
+    GroupLasso(8e-2, size_scaled=False),
+    SparseGroupLasso(1e-2, 0.3),
+    GroupMCP(1e-2, 30.0),
 )
 
 
@@ -41,24 +41,36 @@ def train(model, optimizer, steps, start=0):
         optimizer.step()
 
 
+def hold_at_zero(model, optimizer, small):
+    """What left is zero, and so is its state."""
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            for axis, index in small.cuts[key].kept.items() if key in small.cuts else ():
+                gone = torch.tensor(sorted(set(range(parameter.shape[axis])) - set(index.tolist())))
+                for tensor in (parameter, *optimizer.state[parameter].values()):
+                    if tensor.shape == parameter.shape:
+                        tensor.index_fill_(axis, gone, 0.0)
+
+
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_trajectory_is_the_same(name):
-    """Coupled groups: what leaves is zero throughout, with its state's pull on it; nothing else notices."""
+    """As that of the large model in which all that left is zero, the rows of channels that nobody reads included."""
     psi = REGULARIZERS[list(OPTIMIZERS).index(name)]
     model = digits_network()
     images = digit_splits()["train"].images[:4].double()
     optimizer = OPTIMIZERS[name](coupled_param_groups(model, psi, images))
-    train(model, optimizer, 60)
+    train(model, optimizer, 40)
     if hasattr(optimizer, "restart"):
         optimizer.adopt_structured_point()
         optimizer.restart(memory=20)
     small = compact(model, images, training=True, low_rank=False)
-    assert small.parameters[1] < 0.9 * small.parameters[0]
+    assert 0.1 < small.parameters[1] / small.parameters[0] < 0.95, small.parameters
     going_on = optimizer.compact(small)
     assert type(going_on) is type(optimizer)
+    hold_at_zero(model, optimizer, small)
     gone = {key: value.detach().clone() for key, value in model.named_parameters()}
-    train(model, optimizer, 15, 60)
-    train(small.model, going_on, 15, 60)
+    train(model, optimizer, 10, 40)
+    train(small.model, going_on, 10, 40)
     own = dict(small.model.named_parameters())
     for key, large in model.named_parameters():
         cut = small.cuts.get(key)

@@ -58,7 +58,7 @@ def joint_minimizer(
     def vector(tensors: Sequence[Tensor]) -> Tensor:
         return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
-    metric = vector(diag) if isinstance(diag, (list, tuple)) else diag
+    metric = diag if isinstance(diag, (Tensor, float)) else vector(diag)
     start = vector(weights)
     point = minimizer(
         vector(base),
@@ -72,5 +72,5 @@ def joint_minimizer(
         options=options,
         record=record,
     )
-    parts = point.split([w.numel() for w in weights])
+    parts = torch.split(point, [w.numel() for w in weights])
     return [part.reshape(w.shape) for part, w in zip(parts, weights, strict=True)]

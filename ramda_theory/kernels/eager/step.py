@@ -102,18 +102,17 @@ def _step(
 
     # Solve, and write W = (1 - c) W + c What.
     c = 1.0 - scalar(options["momentum"], on_host) if recurrence.averages else 1.0
-    about = {"proximal": not recurrence.metric, "t": t, "options": options}
+    about: dict[str, Any] = {"proximal": not recurrence.metric, "t": t, "options": options, "record": record}
     joint = None
     if is_joint(options):
-        arrays = [apart(each) if recurrence.metric or each is not diag else each for each in (base, linear, diag)]
-        joint = joint_minimizer(*arrays, scale, weights, **about, record=record)
+        metric = apart(diag) if recurrence.metric else diag
+        joint = joint_minimizer(apart(base), apart(linear), metric, scale, weights, **about)
     for i, (parameter, w) in enumerate(zip(work.params, weights, strict=True)):
         if joint is not None:
             point = joint[i]
         else:
             metric = apart(diag)[i] if recurrence.metric else diag
-            own = {"parameter": parameter, "start": w, "record": record}
-            point = minimizer(apart(base)[i], apart(linear)[i], metric, scale, **about, **own)
+            point = minimizer(apart(base)[i], apart(linear)[i], metric, scale, parameter=parameter, start=w, **about)
         if recurrence.averages:
             point = torch.lerp(w, point, c.to(w.dtype) if isinstance(c, Tensor) else c)
         masked_copy_(w, point, still)
@@ -142,9 +141,9 @@ def structured_point(recurrence: Recurrence, work: Work) -> list[Tensor]:
         weights = [local(w) for w in work.weights]
         state = [[local(tensor) for tensor in array] for array in work.arrays]
         *_, base, linear, diag = _prologue(recurrence, [torch.zeros_like(w) for w in weights], weights, state, numbers)
-        arrays = [apart(each) if recurrence.metric or each is not diag else each for each in (base, linear, diag)]
-        scale = scalar(work.weight_sums[0], on_host)
-        return joint_minimizer(*arrays, scale, weights, proximal=not recurrence.metric, t=t, options=work.options)
+        scale, proximal = scalar(work.weight_sums[0], on_host), not recurrence.metric
+        whole = apart(base), apart(linear), diag if proximal else apart(diag)
+        return joint_minimizer(*whole, scale, weights, proximal=proximal, t=t, options=work.options)
     for i, parameter in enumerate(work.params):
         one = work.select([i])
         t = scalar(one.steps[0], on_host) * 1.0

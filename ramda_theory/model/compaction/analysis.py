@@ -110,9 +110,9 @@ class Analysis:
                 if node.name in self.traced.tensors:
                     name, data = self.traced.tensors[node.name]
                     wide = data.double() if data.is_floating_point() else data
-                    leaf = made.setdefault(data.data_ptr() or -len(made) - 1, Leaf(name, wide, self.units))
-                    if leaf.data.shape != data.shape:
-                        leaf = Leaf(name, wide, self.units)
+                    new = Leaf(name, wide, self.units, name in self.traced.learned)
+                    leaf = made.setdefault(data.data_ptr() or -len(made) - 1, new)
+                    leaf = leaf if leaf.data.shape == data.shape else new
                     self.leaves[name] = leaf
                     environment[node] = Weight(leaf, tuple(range(data.ndim)))
                 else:
@@ -139,7 +139,8 @@ class Analysis:
         kwargs = fx.map_arg(node.kwargs, lambda each: environment[each])
         name = name_of(node)
         if name == "getitem":
-            return args[0][args[1]]
+            pair: Any = args
+            return pair[0][pair[1]]
         found = RULES.get(name)
         if found is None:
             return self.opaque(node, args, kwargs)
@@ -170,7 +171,7 @@ class Analysis:
         why = why or f"nothing is known about {name.removesuffix('.default')}"
         why += f" in {owner(node) or 'the model'}"
         for each in flat(None, (args, kwargs)):
-            if isinstance(each, Weight) or each.ids is not None:
+            if each.leaf.learned if isinstance(each, Weight) else each.ids is not None:
                 self.unknown[name] = why
             self.keep(each, why)
         meta = node.meta.get("val")
@@ -253,7 +254,7 @@ class Analysis:
 
     # -- backwards --------------------------------------------------------------------------------------------------
 
-    def _solve(self) -> np.ndarray:
+    def _solve(self) -> Ids:
         """Which units stay (by number, whatever they are tied to)."""
         units = self.units
         while True:
@@ -288,7 +289,8 @@ class Analysis:
                         self.why.setdefault(int(unit), f"{value.where or 'the model'} is read")
                     now[needed] = True
             if np.array_equal(now, live):
-                return live[roots]
+                found: Ids = live[roots]
+                return found
             live = now
 
     def stays(self, ids: Ids) -> np.ndarray:

@@ -170,7 +170,7 @@ class FewerHeads(nn.Module):
             weights = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight)
         biases = (None, None, None) if self.in_proj_bias is None else self.in_proj_bias.chunk(3)
         q, k, v = (
-            F.linear(each, weight, bias).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+            F.linear(each, weight, bias).reshape(*each.shape[:2], self.num_heads, self.head_dim).transpose(1, 2)
             for each, weight, bias in zip(inputs, weights, biases, strict=True)
         )
         mask = self._mask(q, k, key_padding_mask, attn_mask)
@@ -262,7 +262,7 @@ def is_rms_norm(module: nn.Module) -> bool:
     """Whether a module of another library computes what torch's RMSNorm does: by its name, then by trying it."""
     if "RMSNorm" not in type(module).__name__ or isinstance(module, (nn.RMSNorm, CountedRMSNorm)):
         return False
-    weight = getattr(module, "weight", None)
+    weight: Any = getattr(module, "weight", None)
     if [name for name, _ in module.named_parameters()] != ["weight"] or weight.ndim != 1 or rms_eps(module) is None:
         return False
     if has_hooks(module):

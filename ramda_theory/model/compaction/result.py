@@ -239,7 +239,9 @@ class Compaction:
         with needs("export"):
             from safetensors.torch import save
 
-        tensors, tied, first = {}, {}, {}
+        tensors: dict[str, Tensor] = {}
+        tied: dict[str, str] = {}
+        first: dict[int, str] = {}
         for name, tensor in names_of(self.model):
             if id(tensor) in first:
                 tied[name] = first[id(tensor)]

@@ -80,7 +80,7 @@ def _operand(an: Analysis, each: Value | Weight, rank: int, channels: set[int]) 
     shift = rank - len(each.shape)
     long = [axis for axis, n in enumerate(each.shape) if n > 1]
     shared = [axis for axis in long if axis + shift in channels]
-    if not channels and long:
+    if not channels and long and each.leaf.learned:
         shared = long[-1:]
     value = each.as_value(shared[0] if len(shared) == 1 else None, "")
     an.values.append(value)
@@ -98,9 +98,7 @@ def _number(each: Value, rank: int) -> np.ndarray:
 
 
 def _to_rank(mask: np.ndarray, rank: int) -> np.ndarray:
-    while mask.ndim > rank:
-        mask = mask.any(axis=0)
-    return mask
+    return np.asarray(mask.any(axis=tuple(range(mask.ndim - rank)))) if mask.ndim > rank else mask
 
 
 def _constants(

@@ -142,7 +142,7 @@ def _heads(an: Analysis, node: fx.Node, values: list[Value], zero: tuple[int, ..
     if not labelled:
         return an.value(node)
     shape = np.broadcast_shapes(*(ids.shape for ids in labelled))
-    const = np.full(shape, np.nan)
+    const: np.ndarray = np.full(shape, np.nan)
     for position in zero:
         const = np.where(parts[position][1] == 0, 0.0, const)
     out = an.value(node, np.broadcast_to(labelled[0], shape), const)
@@ -150,7 +150,7 @@ def _heads(an: Analysis, node: fx.Node, values: list[Value], zero: tuple[int, ..
     def backward() -> None:
         if out.demand is not None:
             for position, each in enumerate(values):
-                mask = out.demand
+                mask: Any = out.demand
                 if grouped > 1 and position:
                     mask = mask.reshape(*mask.shape[:-3], -1, grouped, *mask.shape[-2:]).any(-3)
                 each.need(_trim(mask, len(each.shape)))
@@ -163,9 +163,7 @@ def _heads(an: Analysis, node: fx.Node, values: list[Value], zero: tuple[int, ..
 
 
 def _trim(mask: np.ndarray, rank: int) -> np.ndarray:
-    while mask.ndim > rank:
-        mask = mask.any(axis=0)
-    return mask
+    return np.asarray(mask.any(axis=tuple(range(mask.ndim - rank)))) if mask.ndim > rank else mask
 
 
 def _size(each: Value, axis: int, rank: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ def as_value(an: Analysis, node: fx.Node, each: Value | Weight) -> Value:
     if isinstance(each, Value):
         return each
     long = [axis for axis, n in enumerate(each.shape) if n > 1]
-    value = each.as_value(long[-1] if long else None, "")
+    value = each.as_value(long[-1] if long and each.leaf.learned else None, "")
     an.values.append(value)
     return value
 
@@ -137,7 +138,7 @@ def split(an: Analysis, node: fx.Node, x: Any, sizes: Any, dim: int = 0) -> Any:
     for i in range(len(parts)):
         part = [slice(None)] * len(x.shape)
         part[axis] = slice(edges[i], edges[i + 1])
-        outs.append(an.moved(node, x, lambda places, part=tuple(part): places[part], index=i))
+        outs.append(an.moved(node, x, operator.itemgetter(tuple(part)), index=i))
         an.resized.append((outs[-1].where, outs[-1]))
     return tuple(outs)
 

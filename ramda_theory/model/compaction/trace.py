@@ -61,10 +61,13 @@ class Trace:
         Functional ATen operations.
     tensors : dict from str to (str, Tensor)
         Placeholder -> name of its parameter or buffer in the model, and its values.
+    learned : frozenset of str
+        Names of parameters.
     """
 
     graph: fx.Graph
     tensors: dict[str, tuple[str, Tensor]]
+    learned: frozenset[str]
 
 
 @contextmanager
@@ -113,7 +116,7 @@ def trace(model: nn.Module, example: Example) -> Trace:
     for placeholder, name in names.items():
         found = program.state_dict[name] if name in program.state_dict else buffers[name]
         tensors[placeholder] = (name, found.detach().cpu())
-    return Trace(program.graph, tensors)
+    return Trace(program.graph, tensors, frozenset(signature.inputs_to_parameters.values()))
 
 
 def _with_plain_norms(model: nn.Module) -> nn.Module:

@@ -8,6 +8,7 @@ norm in between.  Every position along a channel axis carries the number of a un
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,7 @@ class Units:
 
     def find(self, ids: Ids) -> Ids:
         """One unit that stands for all that each is tied to."""
-        roots = self._parent[ids]
+        roots: Ids = self._parent[ids]
         while not np.array_equal(further := self._parent[roots], roots):
             roots = further
         return roots
@@ -95,15 +96,16 @@ class Value:
         shape = (1,) * (rank - self.ids.ndim) + self.ids.shape
         return self.ids.reshape(shape), self.const.reshape(shape)
 
-    def need(self, mask: np.ndarray) -> None:
+    def need(self, mask: Any) -> None:
         """Somebody needs the value where ``mask`` (which broadcasts against the units' array) is true."""
         if self.demand is None:
             return
         mask = np.asarray(mask)
         while mask.ndim > self.demand.ndim:
-            mask = mask.any(axis=0)
+            mask = np.asarray(mask.any(axis=0))
         mask = mask.reshape((1,) * (self.demand.ndim - mask.ndim) + mask.shape)
-        longer = tuple(axis for axis, n in enumerate(self.demand.shape) if n == 1 and mask.shape[axis] > 1)
+        lengths: tuple[int, ...] = self.demand.shape
+        longer = tuple(axis for axis, n in enumerate(lengths) if n == 1 and mask.shape[axis] > 1)
         self.demand |= mask.any(axis=longer, keepdims=True) if longer else mask
 
 
@@ -117,6 +119,8 @@ class Leaf:
         Its name in the model's state_dict.
     data : Tensor
     units : Units
+    learned : bool
+        Whether it is a parameter: only those have channels where nothing else tells.
 
     Attributes
     ----------
@@ -129,6 +133,7 @@ class Leaf:
     name: str
     data: Tensor
     units: Units
+    learned: bool = True
 
     def __post_init__(self) -> None:
         self.axes: dict[int, Ids] = {}

@@ -68,3 +68,32 @@ def network(model: str, seed: int) -> nn.Module:
             nn.ReLU(),
             nn.Linear(64, 10),
         )
+
+
+def residual_network(seed: int, width: int = 16, blocks: int = 2) -> nn.Module:
+    """A freshly initialised residual network: convolution, blocks x + norm(conv(relu(norm(conv(x))))), linear layer.
+
+    All blocks read and write the same ``width`` channels: one of these can leave only if nobody reads it any more.
+    """
+    import torch
+    from torch import nn
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.norm1 = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+            self.second, self.norm2 = nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(x + self.norm2(self.second(torch.relu(self.norm1(self.first(x))))))
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(1, width, 3, padding=1),
+            nn.ReLU(),
+            *(Block() for _ in range(blocks)),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(16 * width, 10),
+        )

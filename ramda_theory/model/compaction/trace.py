@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -102,8 +103,10 @@ def trace(model: nn.Module, example: Example) -> Trace:
     with_norms = _with_plain_norms(model)
     with evaluating(with_norms):
         try:
-            program = torch.export.export(with_norms, example.args, example.kwargs, strict=False)
-            program = program.run_decompositions({})
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # of torch about itself
+                program = torch.export.export(with_norms, example.args, example.kwargs, strict=False)
+                program = program.run_decompositions({})
         except Exception as error:
             raise ValueError(
                 "the model has no graph that holds for all inputs (torch.export), so that nothing can be proved about "

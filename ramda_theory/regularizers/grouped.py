@@ -81,7 +81,17 @@ class Grouped(Regularizer):
         return self._with(dims=dims, labels=None, view=None if view == shape else view)
 
     def spanning(self, spans: tuple[Span, ...]) -> Grouped:
-        """With groups that span several arrays instead of its own; see `Grouping`."""
+        """The same penalty of groups that span several arrays.
+
+        Parameters
+        ----------
+        spans : tuple of (shape, axis, indices)
+            As in `GroupLasso`.
+
+        Returns
+        -------
+        Grouped
+        """
         return self._with(dims=(0,), spans=spans)
 
     def of_part(self, shape: tuple[int, ...], kept: Mapping[int, np.ndarray]) -> Grouped:

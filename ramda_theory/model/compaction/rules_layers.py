@@ -142,10 +142,10 @@ def _heads(an: Analysis, node: fx.Node, values: list[Value], zero: tuple[int, ..
     if not labelled:
         return an.value(node)
     shape = np.broadcast_shapes(*(ids.shape for ids in labelled))
-    const: np.ndarray = np.full(shape, np.nan)
+    constants = np.full(shape, np.nan)
     for position in zero:
-        const = np.where(parts[position][1] == 0, 0.0, const)
-    out = an.value(node, np.broadcast_to(labelled[0], shape), const)
+        constants = np.where(parts[position][1] == 0, 0.0, constants)
+    out = an.value(node, np.broadcast_to(labelled[0], shape), constants)
 
     def backward() -> None:
         if out.demand is not None:

@@ -282,11 +282,13 @@ class Analysis:
             for function in reversed(self._backward):
                 function()
             now = live.copy()
-            for value in self.values:
+            for value in reversed(self.values):  # the last to be read tells why
                 if value.ids is not None and value.demand is not None:
-                    needed = roots[value.ids[value.demand]]
+                    carried = roots[value.ids]
+                    needed = carried[value.demand]
                     for unit in np.unique(needed[~now[needed]]):
-                        self.why.setdefault(int(unit), f"{value.where or 'the model'} is read")
+                        if int(unit) not in self.why:
+                            self.why[int(unit)] = value.reason((carried == unit) & value.demand)
                     now[needed] = True
             if np.array_equal(now, live):
                 found: Ids = live[roots]

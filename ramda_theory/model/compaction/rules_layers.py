@@ -51,6 +51,11 @@ def contraction(
     out = an.value(node, out_ids, out_const.reshape(out_ids.shape))
     bias_name = _bias(an, node, weight, bias)
     free = known & (bias_name != "") | (c == 0)
+    if x.ids is not None and x.ids.size == len(c):
+        stuck = (~free & ~np.isnan(c)).reshape(x.ids.shape)
+        x.remark(
+            stuck, f"a constant that {'is padded with zeros' if bias_name else 'no bias can absorb'} in {owner(node)}"
+        )
     if bias_name:
         an.sites.append(Site("bias", owner(node), columns, c, summed, bias_name, weight.leaf, rows))
 

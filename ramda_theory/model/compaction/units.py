@@ -84,6 +84,7 @@ class Value:
         if self.ids is not None:
             self.const = np.full(self.ids.shape, np.nan) if self.const is None else self.const
         self.demand = None if self.ids is None else np.zeros(self.ids.shape, dtype=bool)
+        self.remarks: list[tuple[np.ndarray, str]] = []
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -95,6 +96,15 @@ class Value:
         assert self.ids is not None and self.const is not None
         shape = (1,) * (rank - self.ids.ndim) + self.ids.shape
         return self.ids.reshape(shape), self.const.reshape(shape)
+
+    def remark(self, mask: np.ndarray, why: str) -> None:
+        """Why positions of ``mask``, of the shape of the units' array, are needed although they are constant."""
+        self.remarks.append((mask, why))
+
+    def reason(self, unit_mask: np.ndarray) -> str:
+        """Why one of the positions of ``unit_mask`` is needed."""
+        found = next((why for mask, why in self.remarks if bool((mask & unit_mask).any())), "")
+        return found or f"{self.where or 'the model'} is read"
 
     def need(self, mask: Any) -> None:
         """Somebody needs the value where ``mask`` (which broadcasts against the units' array) is true."""

@@ -101,7 +101,7 @@ def measure(name: str) -> dict[str, Any]:
     torch.manual_seed(0)
     model, x = MODELS[name]()
     model.eval()
-    small: Compaction = compact(model, x[:2])
+    small: Compaction = compact(model, x[:2], low_rank=False)
     zeros = sum(int((p == 0).sum()) for p in model.parameters())
     before, after = small.parameters
     latency = small.latency(x)

@@ -111,6 +111,13 @@ def test_batch_norm_in_both_modes():
     assert not torch.allclose(small.model.train()(x), model(x))
 
 
+def test_dropout_is_no_constant_in_training():
+    model = randomized(nn.Sequential(nn.Linear(4, 6), nn.Sigmoid(), nn.Dropout(), nn.Linear(6, 2)), 0)
+    plant(model[0].weight[3])
+    assert compact(model, X).model[0].out_features == 5
+    assert compact(model, X, training=True).model[0].out_features == 6
+
+
 def test_low_rank():
     model = randomized(nn.Sequential(nn.Linear(12, 10), nn.ReLU(), nn.Linear(10, 12)), 0)
     with torch.no_grad():

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import fx
+from torch.nn.modules.dropout import _DropoutNd
 
 from ramda_theory.model.compaction.analysis import Analysis, name_of, rule
 from ramda_theory.model.compaction.units import Value, Weight
@@ -124,7 +125,8 @@ def _constants(
         return out
     if name in CASTS or "dropout" in name:
         out = np.broadcast_to(consts[0], shape).copy()
-        return np.where(out == 0, out, np.nan) if "dropout" in name and an.training else out
+        drops = "dropout" in name or isinstance(an.module(node), _DropoutNd)  # which is a copy in evaluation mode
+        return np.where(out == 0, out, np.nan) if drops and an.training else out
     if not unknown.all():
         try:
             found = tensors(*replaced, **kwargs).double().numpy()

@@ -1,6 +1,18 @@
 """Regularized dual averaging with a diagonal preconditioner: methods, subproblem solvers and diagnostics."""
 
+from ramda_theory.diagnostics import Certificate, Screen, certify, regularization_path, screen
 from ramda_theory.run import Run, run
 from ramda_theory.subproblem import Solution, Subproblem, solve
 
-__all__ = ["Run", "Solution", "Subproblem", "run", "solve"]
+__all__ = [
+    "Certificate",
+    "Run",
+    "Screen",
+    "Solution",
+    "Subproblem",
+    "certify",
+    "regularization_path",
+    "run",
+    "screen",
+    "solve",
+]

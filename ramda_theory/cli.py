@@ -71,8 +71,15 @@ def parser() -> Parser:
     identify.add_argument(
         "--methods", nargs="+", help="methods, with all their settings, or e.g. RAMDA:lr=1e-2,averaging=0.1"
     )
+    identify.add_argument("--certify", action="store_true", help="repair and prove each run's last structure")
     identify.add_argument("--quick", action="store_true", help="a third of the epochs, the first seed")
     identify.add_argument("--out", type=Path, default=Path("identify"), help="folder for the results")
+
+    path = commands.add_parser("path", help="certified minimisers over the weight lambda")
+    path.add_argument("--problem", default="digits", help="name of the problem (an unknown one lists them)")
+    path.add_argument("--weights", type=positive, nargs="+", help="weights (default: 20 from the critical one down)")
+    path.add_argument("--pieces", type=count, help="stop at the weight that leaves so many nonzero pieces")
+    path.add_argument("--out", type=Path, default=Path("path"), help="folder for the results")
 
     converge = commands.add_parser("converge", help="objective gap, dist(0, dF) and the error terms over iterations")
     add_problem(converge)
@@ -139,6 +146,7 @@ def run_identify(arguments: argparse.Namespace, command: str) -> int:
         out=arguments.out,
         progress=shows_progress(arguments),
         command=command,
+        certified=arguments.certify,
     )
     reference = runs[0].reference
     print(f"{arguments.problem}: F* = {reference.objective:.10f}, {reference.structure}, dist(0, dF) = ", end="")
@@ -147,6 +155,19 @@ def run_identify(arguments: argparse.Namespace, command: str) -> int:
     if not reference.certified:
         print("\nno certified optimum: structures are held against the end of each run, gaps against the reference")
     say_written(arguments.out, "identify")
+    return 0
+
+
+def run_path(arguments: argparse.Namespace, command: str) -> int:
+    """``ramda-theory path``."""
+    from ramda_theory.experiments.path import path, table
+
+    found = path(arguments.problem, arguments.weights, arguments.pieces, out=arguments.out, command=command)
+    print(table(found))
+    if arguments.pieces is not None:
+        print(f"\n{arguments.pieces} pieces: ", end="")
+        print("no weight found" if found.chosen is None else f"lambda = {found.chosen.weight:.6g}")
+    say_written(arguments.out, "path")
     return 0
 
 
@@ -237,7 +258,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
     arguments = parser().parse_args(argv)
-    jobs = {"identify": run_identify, "converge": run_converge, "validate": run_validate, "train": run_train}
+    jobs = {
+        "identify": run_identify,
+        "path": run_path,
+        "converge": run_converge,
+        "validate": run_validate,
+        "train": run_train,
+    }
     try:
         require("experiments")
         for path in (arguments.out, *arguments.out.parents):
@@ -270,7 +297,7 @@ def left_behind(arguments: argparse.Namespace) -> str:
     if not out.is_dir() or not any(out.iterdir()):
         return "nothing was finished"
     found = f"what was finished is in {out}"
-    if arguments.command == "validate":
+    if arguments.command in ("validate", "path"):
         return found
     if arguments.command != "train" or arguments.compare:
         return f"{found}, and the same command goes on from there"

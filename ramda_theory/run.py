@@ -12,6 +12,7 @@ import numpy as np
 
 from ramda_theory.checkpoint import describe, held_interrupt, load_checkpoint, save_checkpoint
 from ramda_theory.diagnostics.convergence import measure
+from ramda_theory.diagnostics.online import OnlineCertificate
 from ramda_theory.diagnostics.record import Record
 from ramda_theory.methods.gradients import FullGradient, GradientOracle
 from ramda_theory.methods.schedule import Schedule
@@ -57,6 +58,7 @@ def run(
     checkpoint: str | Path | None = None,
     checkpoint_every: int = 5000,
     progress: str | bool = False,
+    online: OnlineCertificate | None = None,
 ) -> Run:
     """Run a method on a problem.
 
@@ -79,6 +81,8 @@ def run(
     checkpoint_every : int
     progress : bool or str
         Show a progress bar (with this label).
+    online : OnlineCertificate, optional
+        Told of every step.  A resumed run tells it of the steps after the checkpoint only.
 
     Returns
     -------
@@ -124,7 +128,7 @@ def run(
                 clock = time.perf_counter()
                 settings, begun = schedule.at(t + 1), state
                 if schedule.starts_stage(t + 1):
-                    begun = method.restart(state, settings, schedule.memory)
+                    begun = method.restart(state, settings, schedule.memory_at(t + 1))
                 gradient = gradients(problem, begun.query, t + 1)
                 if not math.isfinite(gradient.sum()):  # an overflowing sum is of no use either
                     raise Diverged(t + 1, record)
@@ -144,6 +148,8 @@ def run(
                 state, t, seconds = after, t + 1, elapsed
                 record.structures_hat.append(hat)
                 record.structures_w.append(averaged)
+                if online is not None:
+                    online.observe(t, begun.query, gradient, after.w_hat)
                 if solution is not None:
                     record.append_inner(t, solution)
                 if measured is not None:

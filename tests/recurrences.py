@@ -79,6 +79,32 @@ def prox_sgd(w, gradient, settings, weight=0.0, groups=None):
         yield w, w
 
 
+def nsgd(w, gradient, settings, weight=0.0, groups=None, tau=1.0):
+    """z <- z - a (G + (z - x)/tau), x = prox_{tau psi}(z), from a z whose proximal point is w."""
+    n, z = range(len(w)), list(w)
+    for group in [[i] for i in n] if groups is None else groups:
+        size = norm(w[i] for i in group)
+        for i in group:
+            z[i] = w[i] * (1.0 + tau * weight * math.sqrt(len(group)) / size) if size > 0 else 0.0
+    for t, (a, _, _) in enumerate(settings, start=1):
+        g = gradient(w, t)
+        z = [z[i] - a * (g[i] + (z[i] - w[i]) / tau) for i in n]
+        w = prox(z, tau, weight, groups)
+        yield w, w
+
+
+def rda(w, gradient, settings, weight=0.0, groups=None):
+    """argmin <V, W> + alpha psi(W) + sqrt(t)/2 ||W - W^0||^2, V and alpha the sums of eta G and eta; then (5)."""
+    n, anchor, v, alpha = range(len(w)), list(w), [0.0] * len(w), 0.0
+    for t, (eta, c, _) in enumerate(settings, start=1):
+        g = gradient(w, t)
+        v = [v[i] + eta * g[i] for i in n]
+        alpha += eta
+        w_hat = minimiser([math.sqrt(t) * anchor[i] - v[i] for i in n], [math.sqrt(t)] * len(w), alpha, weight, groups)
+        w = [(1.0 - c) * w[i] + c * w_hat[i] for i in n]
+        yield w, w_hat
+
+
 def prox_gen(w, gradient, settings, weight=0.0, groups=None, beta1=0.9, beta2=0.999, eps=1e-8, decay=0.0, metric=None):
     """AdamW's moments and decay, then (6) in the metric sqrt(vhat) + eps, or in a given one (a function of t)."""
     n, m, v = range(len(w)), [0.0] * len(w), [0.0] * len(w)

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from ramda_theory.methods import FISTA, MADGRAD, RAMDA, RMDA, ProxGen, ProxSGD, SampledGradient, Schedule
+from ramda_theory.methods import FISTA, MADGRAD, NSGD, RAMDA, RDA, RMDA, ProxGen, ProxSGD, SampledGradient, Schedule
 from ramda_theory.problems import lasso
 from ramda_theory.run import run
 from ramda_theory.subproblem import PolynomialTolerance
@@ -19,7 +19,9 @@ METHODS = {
     "RAMDA": RAMDA(PROBLEM.regularizer),
     "RAMDA inexact": RAMDA(PROBLEM.regularizer, solver="proximal_gradient"),
     "RMDA": RMDA(PROBLEM.regularizer),
+    "RDA": RDA(PROBLEM.regularizer),
     "ProxSGD": ProxSGD(PROBLEM.regularizer),
+    "NSGD": NSGD(PROBLEM.regularizer, 0.5),
     "ProxAdamW": ProxGen(PROBLEM.regularizer, weight_decay=0.01),
     "MADGRAD": MADGRAD(),
     "FISTA": FISTA(PROBLEM.regularizer),

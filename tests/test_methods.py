@@ -18,7 +18,9 @@ from ramda_theory.methods import (
     FISTA,
     MADGRAD,
     MDA,
+    NSGD,
     RAMDA,
+    RDA,
     RMDA,
     FullGradient,
     ProxGen,
@@ -52,13 +54,15 @@ each_penalty = pytest.mark.parametrize("penalty", PENALTIES)
 
 @on_doubles
 @each_penalty
-@pytest.mark.parametrize("name", ["RAMDA", "RMDA", "ProxSGD", "ProxGen", "PG", "FISTA"])
+@pytest.mark.parametrize("name", ["RAMDA", "RMDA", "RDA", "ProxSGD", "ProxGen", "NSGD", "PG", "FISTA"])
 def test_trajectories_follow_the_recurrences(name, penalty, backend):
     psi, weight, groups = PENALTIES[penalty]
     start, gradient = data()
     method, loop, options = {
         "RAMDA": (RAMDA(psi), recurrences.ramda, {}),
         "RMDA": (RMDA(psi), recurrences.ramda, {"metric": "sqrt t"}),
+        "RDA": (RDA(psi), recurrences.rda, {}),
+        "NSGD": (NSGD(psi, 1.5), recurrences.nsgd, {"tau": 1.5}),
         "ProxSGD": (ProxSGD(psi), recurrences.prox_sgd, {}),
         "ProxGen": (ProxGen(psi, eps=0.2, weight_decay=0.1), recurrences.prox_gen, {"eps": 0.2, "decay": 0.1}),
         "PG": (FISTA(psi, accelerate=False), recurrences.proximal_gradient, {"accelerate": False}),
@@ -116,7 +120,10 @@ def test_prox_gen_with_vanishing_momentum(backend):
 
 
 @pytest.mark.parametrize("backend", [NUMPY32, TORCH32], ids=str)
-@pytest.mark.parametrize("method", [RAMDA(L1(0.3)), RMDA(L1(0.3)), ProxSGD(L1(0.3)), ProxGen(L1(0.3)), FISTA(L1(0.3))])
+@pytest.mark.parametrize(
+    "method",
+    [RAMDA(L1(0.3)), RMDA(L1(0.3)), ProxSGD(L1(0.3)), ProxGen(L1(0.3)), FISTA(L1(0.3)), NSGD(L1(0.3)), RDA(L1(0.3))],
+)
 def test_float32_states_stay_float32(method, backend):
     for single, double in zip(steps_of(method, backend), steps_of(method, NUMPY64), strict=True):
         for field in dataclasses.fields(single):
@@ -217,7 +224,7 @@ def test_rmda_scales_with_the_units_of_w(seed, scale):
 
 
 @pytest.mark.parametrize("psi", [None, L1(0.3), GroupLasso(0.3, dims=(1,)), MCP(0.3, 3.0), NuclearNorm(0.3)], ids=str)
-@pytest.mark.parametrize("kind", [RAMDA, RMDA, ProxSGD, ProxGen, FISTA])
+@pytest.mark.parametrize("kind", [RAMDA, RMDA, ProxSGD, ProxGen, FISTA, NSGD, RDA])
 def test_a_learning_rate_of_zero_moves_nothing(kind, psi):
     start = np.vstack([np.zeros((1, 3)), np.random.default_rng(0).standard_normal((3, 3))])
     method = kind(psi)
@@ -232,7 +239,7 @@ def test_a_learning_rate_of_zero_moves_nothing(kind, psi):
 
 
 @on_doubles
-@pytest.mark.parametrize("method", [RAMDA(L1(1.0)), RMDA(), ProxSGD(), ProxGen(), FISTA()])
+@pytest.mark.parametrize("method", [RAMDA(L1(1.0)), RMDA(), ProxSGD(), ProxGen(), FISTA(), NSGD(), RDA()])
 def test_bad_gradients_are_refused(method, backend):
     state = method.init(backend.array(np.zeros(3)))
     for bad in (np.nan, np.inf, -np.inf):
@@ -253,6 +260,8 @@ def test_bad_gradients_are_refused(method, backend):
     [
         (lambda: RAMDA("l1"), TypeError, "regularizer must be a Regularizer or None, got 'l1'"),
         (lambda: ProxSGD(0.1), TypeError, "regularizer must be"),
+        (lambda: NSGD(0.1), TypeError, "regularizer must be"),
+        (lambda: NSGD(None, 0.0), ValueError, "prox_step must be"),
         (lambda: ProxGen(betas=(1.0, 0.9)), ValueError, r"betas must lie in \[0, 1\), got \(1.0, 0.9\)"),
         (lambda: ProxGen(betas=(0.9, -0.1)), ValueError, "betas must lie in"),
         (lambda: ProxGen(betas=(0.9,)), ValueError, "betas must be a pair"),

@@ -6,12 +6,14 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from backends import DOUBLE, to_numpy
 from hypothesis import given
 from hypothesis import strategies as st
 from recurrences import minimiser
 
-from ramda_theory.methods import MADGRAD, RAMDA, RMDA, FullGradient, ProxGen, ProxSGD, Schedule, Settings
+from ramda_theory import optim
+from ramda_theory.methods import MADGRAD, RAMDA, RDA, RMDA, FullGradient, ProxGen, ProxSGD, Schedule, Settings
 from ramda_theory.problems import lasso
 from ramda_theory.regularizers import L1, GroupLasso
 from ramda_theory.run import run
@@ -223,6 +225,39 @@ def test_memory_reaches_the_run():
     )
     assert forgets.step == 5 and keeps.step == 105
     assert not np.array_equal(forgets.w, keeps.w)
+
+
+def test_memory_that_grows_from_restart_to_restart():
+    """5, 15 and 45 steps; the optimizer's schedule does the same."""
+    problem = lasso()
+    schedule = Schedule(0.1, milestones=(4, 8, 12), gamma=0.5, memory=5, memory_growth=3.0)
+    assert [schedule.memory_at(t) for t in (5, 9, 13, 14)] == [5, 15, 45, 45]
+    parameter = torch.nn.Parameter(torch.zeros(3))
+    optimizer = optim.RAMDA([parameter])
+    stages = optim.StageSchedule(optimizer, [4, 8, 12], 0.5, 5, memory_growth=3.0)
+    for t in range(1, 15):
+        state = run(problem, RAMDA(L1(0.1)), schedule, t).state
+        parameter.grad = torch.ones(3)
+        optimizer.step()
+        assert state.step == int(optimizer.state[parameter]["step"])
+        assert state.step == (t if t <= 4 else t - 4 + 5 if t <= 8 else t - 8 + 15 if t <= 12 else t - 12 + 45)
+        stages.step()
+    for bad in (0.0, -1.0, math.inf):
+        with pytest.raises(ValueError, match="memory_growth must be"):
+            Schedule(0.1, memory_growth=bad)
+        with pytest.raises(ValueError, match="memory_growth must be"):
+            optim.StageSchedule(optimizer, [4], memory_growth=bad)
+
+
+def test_a_restart_of_rda_keeps_the_average_of_its_own_weights():
+    """alpha after m steps is m eta, not eta times a sum of roots."""
+    method, rng = RDA(L1(0.1)), np.random.default_rng(0)
+    state = method.init(np.zeros(4))
+    for _ in range(7):
+        state, _ = method.step(state, rng.normal(size=4), Settings(0.2))
+    again = method.restart(state, Settings(0.05), 30)
+    assert (again.step, again.weight_sum) == (30, pytest.approx(1.5))
+    np.testing.assert_allclose(again.gradient_estimate, state.gradient_estimate, rtol=1e-13)
 
 
 def test_the_regularizer_of_a_stage_is_weighted_by_its_own_alpha():

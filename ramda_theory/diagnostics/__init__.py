@@ -1,21 +1,33 @@
 """What runs leave behind and what can be read from it."""
 
+from ramda_theory.diagnostics.certificate import Certificate, certify
 from ramda_theory.diagnostics.convergence import Rate, fit_rate, measure
 from ramda_theory.diagnostics.identification import Identification, changes_per_epoch, identification
 from ramda_theory.diagnostics.inexactness import Inexactness, inexactness
+from ramda_theory.diagnostics.online import OnlineCertificate
+from ramda_theory.diagnostics.path import PathPoint, RegularizationPath, regularization_path
 from ramda_theory.diagnostics.record import Record, Table
+from ramda_theory.diagnostics.screening import Screen, screen
 from ramda_theory.diagnostics.trace import StructureTrace
 
 __all__ = [
+    "Certificate",
     "Identification",
     "Inexactness",
+    "OnlineCertificate",
+    "PathPoint",
     "Rate",
     "Record",
+    "RegularizationPath",
+    "Screen",
     "StructureTrace",
     "Table",
+    "certify",
     "changes_per_epoch",
     "fit_rate",
     "identification",
     "inexactness",
     "measure",
+    "regularization_path",
+    "screen",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from ramda_theory.arrays import integers
 from ramda_theory.checkpoint import describe
-from ramda_theory.diagnostics import Identification, Record, StructureTrace, identification
+from ramda_theory.diagnostics import Certificate, Identification, Record, StructureTrace, certify, identification
 from ramda_theory.drawing.provenance import record_figure
 from ramda_theory.experiments.settings import Setting, checkpoint_path, problem_named, select
 from ramda_theory.methods import FullGradient, SampledGradient
@@ -50,6 +51,7 @@ class IdentifyRun:
     reference: Reference
     target: Structure
     diverged: bool = False
+    certificate: Certificate | None = None
 
     @property
     def w_hat(self) -> Identification:
@@ -72,6 +74,7 @@ class IdentifyRun:
 
     def to_dict(self) -> dict[str, Any]:
         """The entry of ``identify.json``."""
+        proved = {} if self.certificate is None else {"certificate": self._certified()}
         return {
             "method": self.setting.method,
             "settings": self.setting.label,
@@ -84,6 +87,18 @@ class IdentifyRun:
             "held_for": self.w_hat.held_for,
             "objective_gap": self.gap,
             "nondegeneracy_margin": self.reference.margin,
+            **proved,
+        }
+
+    def _certified(self) -> dict[str, Any]:
+        found = self.certificate
+        assert found is not None
+        return {
+            "verdict": found.verdict,
+            "passes": found.passes,
+            "added": found.added,
+            "removed": found.removed,
+            "gap": found.gap if math.isfinite(found.gap) else None,
         }
 
 
@@ -98,6 +113,7 @@ def identify(
     progress: bool = False,
     command: str | None = None,
     on_run: Callable[[IdentifyRun], None] | None = None,
+    certified: bool = False,
 ) -> list[IdentifyRun]:
     """Run methods on a problem and find the iteration at which each has its optimum's structure for good.
 
@@ -122,6 +138,8 @@ def identify(
         What ``identify.json`` names as the command that made it.
     on_run : callable, optional
         Called with each finished run.
+    certified : bool
+        Whether to prove, or repair and prove, the structure each run ends with (`ramda_theory.certify`).
 
     Returns
     -------
@@ -145,7 +163,9 @@ def identify(
     finished: list[IdentifyRun] = []
     for setting in settings:
         for seed in seeds:
-            finished.append(_one(problem, setting.scaled(epochs / EPOCHS), seed, epochs, reference, out, progress))
+            finished.append(
+                _one(problem, setting.scaled(epochs / EPOCHS), seed, epochs, reference, out, progress, certified)
+            )
             if on_run is not None:
                 on_run(finished[-1])
             if out is not None:
@@ -166,6 +186,7 @@ def _one(
     reference: Reference,
     out: str | Path | None,
     progress: bool,
+    certified: bool,
 ) -> IdentifyRun:
     sampled = problem.samples is not None and setting.method not in ("PG", "FISTA")
     gradients = SampledGradient(min(BATCH, problem.samples or 1), seed) if sampled else FullGradient()
@@ -174,9 +195,9 @@ def _one(
     steps = epochs * per_epoch
     method, schedule = setting.build(problem, per_epoch)
     checkpoint = None if out is None else checkpoint_path(out, describe(problem, method, schedule, gradients), steps)
-    diverged = False
+    diverged, proof = False, None
     try:
-        record = run(
+        result = run(
             problem,
             method,
             schedule,
@@ -185,14 +206,16 @@ def _one(
             measure_every=4 * per_epoch,
             checkpoint=checkpoint,
             progress=f"{setting.method} {setting.label}, seed {seed}" if progress else False,
-        ).record
+        )
+        record = result.record
+        proof = certify(problem, result.state.w_hat) if certified else None
     except Diverged as error:
         record, diverged = error.record, True
         if not len(record.structures_hat):  # in the first step: there is nothing to report
             raise
     # A stationary point that is only approximate has no structure to be held against: then the run's own end is.
     target = reference.structure if reference.certified else record.structures_hat[-1]
-    return IdentifyRun(setting, seed, record, reference, target, diverged)
+    return IdentifyRun(setting, seed, record, reference, target, diverged, proof)
 
 
 def worst_gap(group: Sequence[IdentifyRun]) -> str:
@@ -201,10 +224,18 @@ def worst_gap(group: Sequence[IdentifyRun]) -> str:
     return f"{max(gaps):.1e}" if len(gaps) == len(group) else "diverged"
 
 
+def in_short(found: Certificate | None) -> str:
+    """A certificate in a cell."""
+    if found is None:
+        return "-"
+    return f"{found.verdict}: {found.passes}, {found.added} + {found.removed}"
+
+
 def table(runs: Sequence[IdentifyRun]) -> str:
     """One row per method and setting; where seeds differ, their values follow one another."""
-    heading = ("method", "setting", "T0 of w_hat", "T0 of w", "wrong w_hat", "wrong w", "held for", "gap", "margin")
-    rows: list[Sequence[str]] = [heading]
+    heading = ["method", "setting", "T0 of w_hat", "T0 of w", "wrong w_hat", "wrong w", "held for", "gap", "margin"]
+    proved = any(entry.certificate is not None for entry in runs)
+    rows: list[Sequence[str]] = [heading + ["certificate: passes, added + removed"] * proved]
     groups: dict[Setting, list[IdentifyRun]] = {}
     for entry in runs:
         groups.setdefault(entry.setting, []).append(entry)
@@ -225,6 +256,7 @@ def table(runs: Sequence[IdentifyRun]) -> str:
                 joined([entry.w_hat.held_for for entry in group]),
                 worst_gap(group),
                 f"{group[0].reference.margin:.3f}",
+                *([joined([in_short(entry.certificate) for entry in group])] if proved else []),
             )
         )
     return aligned(rows)

@@ -10,15 +10,24 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ramda_theory.methods import FISTA, MADGRAD, MDA, RAMDA, RMDA, Method, ProxGen, ProxSGD, Schedule
+from ramda_theory.methods import FISTA, MADGRAD, MDA, NSGD, RAMDA, RDA, RMDA, Method, ProxGen, ProxSGD, Schedule
 from ramda_theory.problems import PROBLEMS, Problem
 
-METHODS = ("RAMDA", "RMDA", "ProxSGD", "ProxAdamW", "MADGRAD", "MDA", "PG", "FISTA")
+METHODS = ("RAMDA", "RMDA", "RDA", "NSGD", "ProxSGD", "ProxAdamW", "MADGRAD", "MDA", "PG", "FISTA")
 
-DEFAULT_LR = {"RAMDA": 1e-2, "MADGRAD": 1e-2, "RMDA": 1.0, "MDA": 1.0, "ProxSGD": 1.0, "ProxAdamW": 1e-3}
+DEFAULT_LR = {
+    "RAMDA": 1e-2,
+    "MADGRAD": 1e-2,
+    "RMDA": 1.0,
+    "MDA": 1.0,
+    "RDA": 30.0,
+    "NSGD": 6.0,
+    "ProxSGD": 1.0,
+    "ProxAdamW": 1e-3,
+}
 """Learning rates that suit the digits problem."""
 
-IN_UNITS_OF_STEP = ("RMDA", "MDA", "ProxSGD")
+IN_UNITS_OF_STEP = ("RMDA", "MDA", "RDA", "NSGD", "ProxSGD")
 DETERMINISTIC = ("PG", "FISTA")
 
 
@@ -38,6 +47,10 @@ class Setting:
         In epochs.  Dual averaging restarts there, the others only decay their learning rate.
     gamma, memory, grow
         As in `Schedule` (``grow`` is ``grow_averaging``).
+    growth : float
+        `Schedule`'s ``memory_growth``.
+    prox : float
+        NSGD's tau.
     """
 
     method: str
@@ -47,6 +60,8 @@ class Setting:
     gamma: float = 0.1
     memory: int = 0
     grow: bool = False
+    growth: float = 1.0
+    prox: float = 300.0
 
     @property
     def label(self) -> str:
@@ -62,15 +77,17 @@ class Setting:
         if self.method in DETERMINISTIC:
             return "step 1/L"
         words = [f"lr {self.lr:g}"]
-        if self.method != "ProxAdamW":
+        if self.method == "NSGD":
+            words.append(f"tau {self.prox:g}")
+        elif self.method != "ProxAdamW":
             words.append(f"averaging {self.averaging:g}" + (" -> 1" if self.grow else ""))
         if self.milestones:
-            dual = self.method in ("RAMDA", "RMDA", "MADGRAD", "MDA")
+            dual = self.method in ("RAMDA", "RMDA", "RDA", "MADGRAD", "MDA")
             words.append(("stages" if dual else "decay") + epochs)
             if self.gamma != 0.1:
                 words.append(f"gamma {self.gamma:g}")
         if self.memory:
-            words.append(f"memory {self.memory}")
+            words.append(f"memory {self.memory}" + (f" x {self.growth:g}" if self.growth != 1 else ""))
         return ", ".join(words)
 
     def scaled(self, factor: float) -> Setting:
@@ -84,7 +101,8 @@ class Setting:
         """
         if problem.name == "digits" or self.method not in IN_UNITS_OF_STEP or problem.lipschitz is None:
             return self
-        return replace(self, lr=float(f"{self.lr / problem.lipschitz:.2g}"))
+        scaled = {"lr": self.lr, "prox": self.prox} if self.method == "NSGD" else {"lr": self.lr}
+        return replace(self, **{name: float(f"{value / problem.lipschitz:.2g}") for name, value in scaled.items()})
 
     def build(self, problem: Problem, steps_per_epoch: int) -> tuple[Method, Schedule]:
         """The method and the schedule, in steps, on a problem."""
@@ -92,6 +110,8 @@ class Setting:
         methods: dict[str, Any] = {
             "RAMDA": lambda: RAMDA(psi),
             "RMDA": lambda: RMDA(psi),
+            "RDA": lambda: RDA(psi),
+            "NSGD": lambda: NSGD(psi, self.prox),
             "ProxSGD": lambda: ProxSGD(psi),
             "ProxAdamW": lambda: ProxGen(psi),
             "MADGRAD": MADGRAD,
@@ -110,11 +130,14 @@ class Setting:
             gamma=self.gamma,
             memory=self.memory,
             grow_averaging=self.grow,
+            memory_growth=self.growth,
         )
 
 
 def parse_setting(text: str) -> Setting:
-    """Read ``METHOD[:key=value,...]``; keys lr, averaging, gamma, memory, grow and milestones (epochs, joined by /).
+    """Read ``METHOD[:key=value,...]``.
+
+    The keys are lr, averaging, gamma, memory, grow, growth, prox and milestones (epochs, joined by /).
 
     Raises
     ------
@@ -132,6 +155,8 @@ def parse_setting(text: str) -> Setting:
         "averaging": float,
         "gamma": float,
         "memory": int,
+        "growth": float,
+        "prox": float,
         "grow": lambda value: {"true": True, "false": False}[value.lower()],
         "milestones": lambda value: tuple(int(epoch) for epoch in value.split("/")),
     }
@@ -150,7 +175,15 @@ def parse_setting(text: str) -> Setting:
     setting = Setting(method, **values)
     if not (math.isfinite(setting.lr) and setting.lr > 0):
         raise ValueError(f"lr of {method} must be positive, got {setting.lr!r}")
-    Schedule(setting.lr, setting.averaging, milestones=setting.milestones, gamma=setting.gamma, memory=setting.memory)
+    NSGD(None, setting.prox)
+    Schedule(
+        setting.lr,
+        setting.averaging,
+        milestones=setting.milestones,
+        gamma=setting.gamma,
+        memory=setting.memory,
+        memory_growth=setting.growth,
+    )
     return setting
 
 

@@ -137,6 +137,24 @@ def prox_adamw(
     return m, v, kept * w, rate * m, correction * sqrt(v) + eps
 
 
+# -- NormalMapSGD -----------------------------------------------------------------------------------------------------
+
+
+def normal_map_numbers(t: Value, weight_sum: Value, o: Numbers) -> tuple[Value, Value, Numbers]:
+    """The step a, a / tau, the metric 1, and 0: z is the centre of the proximal map as it is."""
+    lr, tau = o[0], o[1]
+    return weight_sum, tau, (lr, lr / tau, 1.0, 0.0)
+
+
+def normal_map(
+    g: Value, w: Value, z: Value, unused: Value, also_unused: Value, n: Numbers, cbrt: Root, sqrt: Root
+) -> tuple[Value, ...]:
+    """z_t = z_{t-1} - a (G_t + (z_{t-1} - W_{t-1}) / tau),  W_t = prox_{tau psi}(z_t)  (arXiv:2305.05828)."""
+    lr, pull, one, nothing = n[0], n[1], n[2], n[3]
+    z = z - (lr * g + pull * (z - w))
+    return z, unused, z, nothing * z, one
+
+
 # -- all of them ------------------------------------------------------------------------------------------------------
 
 RAMDA = Recurrence(
@@ -180,6 +198,17 @@ PROX_ADAMW = Recurrence(
     numbers=prox_adamw_numbers,
     prologue=prox_adamw,
     metric=True,
+    averages=False,
+    sums=False,
+)
+NORMAL_MAP = Recurrence(
+    name="NormalMapSGD",
+    arrays=("normal_map",),
+    changing=1,
+    options=lambda group: (group["lr"], group["prox_step"]),
+    numbers=normal_map_numbers,
+    prologue=normal_map,
+    metric=False,
     averages=False,
     sums=False,
 )

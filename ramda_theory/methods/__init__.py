@@ -2,15 +2,19 @@
 
 from ramda_theory.methods.dual_averaging import MADGRAD, MDA, RAMDA, RMDA, DualAveragingState
 from ramda_theory.methods.gradients import FullGradient, NoisyGradient, SampledGradient
+from ramda_theory.methods.normal_map import NSGD, NormalMapState
 from ramda_theory.methods.proximal import FISTA, FISTAState, MomentumState, ProxGen, ProxGenState, ProxSGD
 from ramda_theory.methods.schedule import Schedule
+from ramda_theory.methods.simple_averaging import RDA
 from ramda_theory.methods.state import Method, Settings
 
 __all__ = [
     "FISTA",
     "MADGRAD",
     "MDA",
+    "NSGD",
     "RAMDA",
+    "RDA",
     "RMDA",
     "DualAveragingState",
     "FISTAState",
@@ -18,6 +22,7 @@ __all__ = [
     "Method",
     "MomentumState",
     "NoisyGradient",
+    "NormalMapState",
     "ProxGen",
     "ProxGenState",
     "ProxSGD",

@@ -98,6 +98,10 @@ class DualAveraging:
     def _initial_squares(self, zero: Array) -> Array | None:
         return zero
 
+    def _weight_of(self, memory: int, lr: float) -> float:
+        """alpha after ``memory`` steps with this learning rate."""
+        return lr * sum_of_roots(memory)
+
     def restart(self, state: DualAveragingState, settings: Settings, memory: int = 0) -> DualAveragingState:
         """Anchor at the current W and forget the gradients, or keep their averages as if ``memory`` steps were seen.
 
@@ -117,7 +121,7 @@ class DualAveraging:
         DualAveragingState
             Anchored at W, with What = W.
         """
-        alpha = settings.lr * sum_of_roots(memory)
+        alpha = self._weight_of(memory, settings.lr)
         kept = alpha / state.weight_sum if state.weight_sum > 0 else 0.0
         return replace(
             state,

@@ -32,11 +32,13 @@ class Schedule:
     gamma : float
         lr and eps are multiplied by it at each milestone, > 0.
     memory : int
-        Steps' worth of gradient averages a restart keeps, >= 0; 0 forgets all, as published.
+        Steps' worth of gradient averages that the first restart keeps, >= 0; 0 forgets all, as published.
     grow_averaging : bool
         In the last stage c_i = min(c sqrt(i), 1), with i the steps taken in that stage, so that W reaches the manifold.
     tolerance : tolerance sequence or callable, optional
         eps_t of (7) for inexact solvers; None leaves it to the solver's default.
+    memory_growth : float
+        Each further restart keeps this many times as much as the one before, > 0.
 
     Raises
     ------
@@ -52,6 +54,7 @@ class Schedule:
     memory: int = 0
     grow_averaging: bool = False
     tolerance: PolynomialTolerance | GeometricTolerance | ConstantTolerance | Callable[[int], float] | None = None
+    memory_growth: float = 1.0
 
     def __post_init__(self) -> None:
         if not callable(self.lr):
@@ -67,6 +70,23 @@ class Schedule:
             raise ValueError(f"milestones must be positive and increasing, got {self.milestones!r}")
         object.__setattr__(self, "milestones", milestones)
         object.__setattr__(self, "memory", integer("memory", self.memory, 0))
+        real("memory_growth", self.memory_growth, minimum=0.0, strict=True)
+
+    def memory_at(self, t: int) -> int:
+        """The memory of the last restart up to step t: ``memory`` times ``memory_growth`` per restart before it.
+
+        Parameters
+        ----------
+        t : int
+            A step, 1, 2, ...; one of a later stage than the first.
+
+        Returns
+        -------
+        int
+            At most 10^9 steps.
+        """
+        stage = max(bisect_left(self.milestones, t), 1)
+        return round(min(self.memory * self.memory_growth ** (stage - 1), 1e9))
 
     def starts_stage(self, t: int) -> bool:
         """Whether step t is the first of a new stage.

@@ -33,11 +33,14 @@ class StageSchedule(LRScheduler):
     gamma : float
         Factor > 0.
     memory : int
-        Steps' worth of gradient averages that a restart keeps (`DualAveraging.restart`); 0 forgets all, as published.
+        Steps' worth of gradient averages that the first restart keeps (`DualAveraging.restart`); 0 forgets all, as
+        published.
     grow_averaging : bool
         Whether the averaging weight grows in the last stage.
     steps_per_epoch : int, optional
         Calls of `step` per epoch, for milestones counted in epochs.
+    memory_growth : float
+        Each further restart keeps this many times as much as the one before, > 0.
 
     Raises
     ------
@@ -65,6 +68,7 @@ class StageSchedule(LRScheduler):
         *,
         grow_averaging: bool = True,
         steps_per_epoch: int | None = None,
+        memory_growth: float = 1.0,
     ) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer must be a torch optimizer, got {optimizer!r}")
@@ -74,6 +78,7 @@ class StageSchedule(LRScheduler):
             raise ValueError(f"milestones must be positive and increasing, got {milestones!r}")
         self.gamma = real("gamma", gamma, minimum=0.0, strict=True)
         self.memory = nonnegative_integer("memory", memory)
+        self.memory_growth = real("memory_growth", memory_growth, minimum=0.0, strict=True)
         if self.memory and not isinstance(optimizer, DualAveraging):
             raise ValueError(f"memory must be 0 for {type(optimizer).__name__}, which does not restart, got {memory}")
         if not isinstance(grow_averaging, bool):
@@ -124,7 +129,7 @@ class StageSchedule(LRScheduler):
         for group, key, value in values:
             set_option(group, key, value)
         if isinstance(self.optimizer, DualAveraging):
-            self.optimizer.restart(self.memory)
+            self.optimizer.restart(round(min(self.memory * self.memory_growth ** (self.stage - 1), 1e9)))
 
     def _average(self) -> None:
         """Set every group's momentum to 1 - c_i for the next step, i-th of the last stage."""
@@ -172,6 +177,7 @@ class StageSchedule(LRScheduler):
             "milestones": list(self.milestones),
             "gamma": self.gamma,
             "memory": self.memory,
+            "memory_growth": self.memory_growth,
             "steps_per_epoch": self.steps_per_epoch,
             "grow_averaging": self.grow_averaging,
         }
@@ -193,7 +199,7 @@ class StageSchedule(LRScheduler):
         Parameters
         ----------
         state_dict : dict
-            What `state_dict` returned; older versions kept no settings, which are then not compared.
+            What `state_dict` returned; older versions kept no settings, or fewer, which are then not compared.
 
         Raises
         ------
@@ -204,7 +210,7 @@ class StageSchedule(LRScheduler):
         if not isinstance(state_dict, dict):
             raise TypeError(f"state must be a dict, got {state_dict!r}")
         own, given = self._own_settings, {"count", "averaging"}
-        if set(state_dict) not in (given, given | set(own)):
+        if set(state_dict) not in (given, given | set(own), given | set(own) - {"memory_growth"}):
             raise ValueError(f"state must have the keys {sorted(given | set(own))}, got {sorted(map(str, state_dict))}")
         count = nonnegative_integer("count", state_dict["count"])
         if not isinstance(state_dict["averaging"], (list, tuple)):

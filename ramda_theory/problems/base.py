@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -59,6 +62,30 @@ class Problem(ABC):
         self.samples = samples
         self.convex = convex
         self.lipschitz = lipschitz
+
+    def with_weight(self, weight: float) -> Problem:
+        """The same data with another lambda.
+
+        Parameters
+        ----------
+        weight : float
+            Of the regularizer, >= 0.
+
+        Returns
+        -------
+        Problem
+            Sharing the data; without a solution known by construction.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If ``weight`` is no nonnegative finite number.
+        """
+        regularizer: Any = self.regularizer  # a dataclass, as every regularizer that can be made
+        other = copy.copy(self)
+        other.regularizer, other.known_point = replace(regularizer, weight=weight), None
+        other.__dict__.pop("_solution", None)
+        return other
 
     # -- the smooth part --------------------------------------------------------------------------------------------
 
@@ -147,6 +174,87 @@ class Problem(ABC):
             return difference
 
         return product
+
+    # -- what proofs of structure ask (docs/certificate.md); a problem may leave all of it out ----------------------
+
+    def hessian_matrix(self, w: np.ndarray) -> np.ndarray:
+        """The Hessian of f at w as a matrix over the flat entries; by default a product per entry.
+
+        Parameters
+        ----------
+        w : float64 array
+            Of the shape of ``initial``.
+
+        Returns
+        -------
+        float64 array, shape (w.size, w.size)
+        """
+        product, size = self.hessian(w), w.size
+        columns = [product(unit.reshape(w.shape)).ravel() for unit in np.eye(size)]
+        matrix = np.array(columns).reshape(size, size)
+        return 0.5 * (matrix + matrix.T)
+
+    def dual_value(self, w: np.ndarray, scale: float) -> float | None:
+        """A lower bound on -f*(scale grad f(w)), f* the conjugate: with psi's conjugate it bounds min F from below.
+
+        Parameters
+        ----------
+        w : float64 array
+            Of the shape of ``initial``.
+        scale : float
+            In [0, 1].
+
+        Returns
+        -------
+        float or None
+            None where no bound is known.
+        """
+        return None
+
+    def block_lipschitz(self, entries: np.ndarray) -> float | None:
+        """A constant L with ||(grad f(w + d) - grad f(w))_B|| <= L ||d|| for moves d of the entries B alone.
+
+        Parameters
+        ----------
+        entries : integer array
+            Flat indices B.
+
+        Returns
+        -------
+        float or None
+            None where there is none.
+        """
+        return self.lipschitz
+
+    def self_concordance(self, entries: np.ndarray) -> float | None:
+        """R with d^2/dt^2 f(w + t u) >= exp(-R t ||u||) <u, Hessian(w) u> for t >= 0 and moves u of these entries.
+
+        Parameters
+        ----------
+        entries : integer array
+            Flat indices.
+
+        Returns
+        -------
+        float or None
+            0 for a quadratic; None where no R is known.
+        """
+        return None
+
+    def centred(self, w: np.ndarray) -> np.ndarray:
+        """The orthogonal projection of w along directions that never change f; w itself if there are none.
+
+        Parameters
+        ----------
+        w : float64 array
+            Of the shape of ``initial``.
+
+        Returns
+        -------
+        float64 array of the shape of ``w``
+            With the same f.
+        """
+        return w
 
     # -- the sum ----------------------------------------------------------------------------------------------------
 

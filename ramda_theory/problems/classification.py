@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -79,6 +80,39 @@ class MultinomialLogistic(Problem):
 
         return product
 
+    def hessian_matrix(self, w: np.ndarray) -> np.ndarray:
+        """Blocks X^T Diag(p_k (1[k = l] - p_l)) X / n for classes k, l."""
+        x, p = self._features, softmax(self._features @ w)
+        (features, classes), n = w.shape, len(p)
+        matrix = np.empty((features, classes, features, classes))
+        for k in range(classes):
+            for l in range(k + 1):
+                block = (x * (p[:, k] * (float(k == l) - p[:, l]) / n)[:, None]).T @ x
+                matrix[:, k, :, l] = matrix[:, l, :, k] = block
+        return matrix.reshape(w.size, w.size)
+
+    def dual_value(self, w: np.ndarray, scale: float) -> float:
+        """Mean entropy of the rows of v = Y + scale (P - Y), P the probabilities at w and Y the targets."""
+        v = self._onehot + scale * (softmax(self._features @ w) - self._onehot)
+        return -float(np.sum(v * np.log(np.where(v > 0, v, 1.0)))) / len(v)
+
+    def block_lipschitz(self, entries: np.ndarray) -> float:
+        """||X_S||^2 / (2 n), S the features of the entries; for a single entry ||X_g||^2 / (4 n)."""
+        rows = np.unique(entries // self._onehot.shape[1])
+        columns = self._features[:, rows]
+        square = float(np.sum(columns**2)) if len(rows) == 1 else float(np.linalg.norm(columns, 2)) ** 2
+        return (0.25 if len(entries) == 1 else 0.5) * square / len(columns) * (1.0 + 1e-12)
+
+    def self_concordance(self, entries: np.ndarray) -> float:
+        """sqrt(2) max_i ||x_i,S||: the scores of a sample spread by sqrt(2) ||x_i,S|| ||u|| at most."""
+        rows = np.unique(entries // self._onehot.shape[1])
+        return math.sqrt(2.0) * float(np.sqrt(np.max(np.sum(self._features[:, rows] ** 2, axis=1), initial=0.0)))
+
+    def centred(self, w: np.ndarray) -> np.ndarray:
+        """Every row minus its mean: a number added to the scores of all classes does not change f."""
+        centred: np.ndarray = w - w.mean(axis=1, keepdims=True)
+        return centred
+
 
 def softmax(scores: np.ndarray) -> np.ndarray:
     """Probabilities exp(z_k) / sum_k exp(z_k) of every row, in place."""
@@ -142,6 +176,26 @@ class BinaryLogistic(Problem):
         p = sigmoid(self._signed @ w)
         curvature = p * (1.0 - p) / len(p)
         return lambda d: (curvature * (self._signed @ d)) @ self._signed
+
+    def hessian_matrix(self, w: np.ndarray) -> np.ndarray:
+        """X^T Diag(p (1 - p)) X / n."""
+        p = sigmoid(self._signed @ w)
+        matrix: np.ndarray = (self._signed * (p * (1.0 - p) / len(p))[:, None]).T @ self._signed
+        return matrix
+
+    def dual_value(self, w: np.ndarray, scale: float) -> float:
+        """Mean entropy of v = scale p and 1 - v, p the probability of a wrong answer at w."""
+        v = scale * sigmoid(self._signed @ w)
+        terms = [u * np.log(np.where(u > 0, u, 1.0)) for u in (v, 1.0 - v)]
+        return -float(np.mean(terms[0] + terms[1]))
+
+    def block_lipschitz(self, entries: np.ndarray) -> float:
+        """||X_B||^2 / (4 n)."""
+        return 0.25 * float(np.linalg.norm(self._signed[:, entries], 2)) ** 2 / len(self._signed) * (1.0 + 1e-12)
+
+    def self_concordance(self, entries: np.ndarray) -> float:
+        """max_i ||x_i,B||."""
+        return float(np.sqrt(np.max(np.sum(self._signed[:, entries] ** 2, axis=1), initial=0.0)))
 
 
 def sigmoid(z: np.ndarray) -> np.ndarray:

@@ -75,6 +75,24 @@ class LeastSquares(Problem):
         """d -> A^T A d / n."""
         return lambda d: ((self._A @ d.ravel()) @ self._A / len(self._y)).reshape(d.shape)
 
+    def hessian_matrix(self, w: np.ndarray) -> np.ndarray:
+        """A^T A / n."""
+        matrix: np.ndarray = self._A.T @ self._A / len(self._y)
+        return matrix
+
+    def dual_value(self, w: np.ndarray, scale: float) -> float:
+        """-mean(v^2/2 + v y) with v = scale (A w - y)."""
+        v = scale * (self._A @ w.ravel() - self._y)
+        return -float(np.mean(v * (0.5 * v + self._y)))
+
+    def block_lipschitz(self, entries: np.ndarray) -> float:
+        """||A_B||^2 / n."""
+        return float(np.linalg.norm(self._A[:, entries], 2)) ** 2 / len(self._y) * (1.0 + 1e-12)
+
+    def self_concordance(self, entries: np.ndarray) -> float:
+        """0: f is a quadratic."""
+        return 0.0
+
 
 def spectral_square(features: np.ndarray) -> float:
     """Largest eigenvalue of A^T A / n, rounded up by 1e-12 so that it bounds computed gradients too."""

@@ -44,6 +44,9 @@ class Regularizer(ABC):
     convex: ClassVar[bool] = True
     separable: ClassVar[bool] = True  # into pieces, each with a step size of its own
     needs_matrix: ClassVar[bool] = False  # rather than entries or groups of them
+    norm: ClassVar[bool] = (
+        False  # psi is one: psi*(u) is 0 where `critical_weight` of u is at most weight, else infinite
+    )
     sum_of_group_norms: ClassVar[bool] = False  # exactly: psi(w) = sum_g weight_g ||w_g||, and nothing else
 
     _registry: ClassVar[dict[str, type[Regularizer]]] = {}
@@ -62,6 +65,11 @@ class Regularizer(ABC):
     @property
     def weak_convexity(self) -> float:
         """Smallest rho >= 0 for which psi + rho/2 ||.||^2 is convex."""
+        return 0.0
+
+    @property
+    def strong_convexity(self) -> float:
+        """Largest m >= 0 known for which psi - m/2 ||.||^2 is convex."""
         return 0.0
 
     # -- the function and its proximal maps -------------------------------------------------------------------------
@@ -393,6 +401,54 @@ class Regularizer(ABC):
         -------
         float64 array, 0-d
         """
+
+    def conjugate(self, u: Array) -> float | None:
+        """psi*(u) = sup_w <u, w> - psi(w); by default that of a norm.
+
+        Parameters
+        ----------
+        u : array
+            Of any real floating dtype.
+
+        Returns
+        -------
+        float or None
+            Perhaps infinite; None where it is not known.
+        """
+        if not self.norm:
+            return None
+        return 0.0 if float(self.critical_weight(u)) <= self.weight else math.inf
+
+    def surely_zero(self, g: np.ndarray, radius: Callable[[np.ndarray], float]) -> np.ndarray:
+        """Entries that are zero wherever 0 lies in g' + d psi(w) for a g' near g; by default none is known.
+
+        Parameters
+        ----------
+        g : float64 array
+            A gradient.
+        radius : callable
+            Flat indices B -> a bound on ||(g' - g)_B||.
+
+        Returns
+        -------
+        bool array of the shape of ``g``
+        """
+        return np.zeros(g.shape, dtype=bool)
+
+    def piece_sizes(self, w: Array, g: Array) -> tuple[Array, Array] | None:
+        """Norm of every piece of w, and ratio of every piece of g to the bound within which the piece is zero.
+
+        Parameters
+        ----------
+        w, g : arrays of one shape
+            A point and the gradient of the smooth part there.
+
+        Returns
+        -------
+        sizes, ratios : float64 array
+            A number per piece, flat; None where a piece has no such ratio.
+        """
+        return None
 
     # -- structure --------------------------------------------------------------------------------------------------
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from ramda_theory.arrays import Array, real
+from ramda_theory.arrays import Array, namespace, real, total, wide
 from ramda_theory.extras import needs
 from ramda_theory.regularizers.base import soft_threshold
 from ramda_theory.regularizers.kernel import KernelSpec
@@ -30,6 +31,17 @@ class ElasticNet(Separable):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "l2", real("l2", self.l2, minimum=0.0))
+
+    @property
+    def strong_convexity(self) -> float:
+        return self.l2
+
+    def conjugate(self, u: Array) -> float:
+        """Squares of what |u_i| exceeds the weight by, over 2 l2."""
+        xp = namespace(u=u)
+        beyond = wide(xp, xp.abs(u)) - self.weight
+        square = float(total(xp, xp.where(beyond > 0, beyond, xp.zeros_like(beyond)) ** 2))
+        return square / (2.0 * self.l2) if self.l2 > 0 else (0.0 if square == 0 else math.inf)
 
     def kernel(self) -> KernelSpec:
         return KernelSpec("l1", self.weight, self.l2)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
+
+import numpy as np
 
 from ramda_theory.arrays import Array, largest, namespace, total, wide
 from ramda_theory.regularizers.base import margin, positive, same_shape
@@ -47,6 +50,7 @@ class GroupLasso(Grouped):
     spans: tuple[Span, ...] | None = None
     counts: tuple[int, ...] | None = None
     sum_of_group_norms: ClassVar[bool] = True
+    norm: ClassVar[bool] = True
 
     def kernel(self) -> KernelSpec | None:
         if self.labels is not None or self.spans is not None:
@@ -110,6 +114,22 @@ class GroupLasso(Grouped):
             return xp.asarray(1.0, dtype=xp.float64, device=w.device)
         bound = self._scaled(xp, self.groups(w), self.weight, w)
         return margin(xp, self.group_norms(g) / bound, self.group_norms(w) == 0)
+
+    def surely_zero(self, g: np.ndarray, radius: Callable[[np.ndarray], float]) -> np.ndarray:
+        """||g_g|| + radius_g < weight_g."""
+        zero = np.zeros(g.size, dtype=bool)
+        for entries in self.grouping.indices(g.shape):
+            bound = self.weight * (math.sqrt(len(entries)) if self.size_scaled else 1.0)
+            zero[entries] = np.linalg.norm(g.ravel()[entries]) + radius(entries) < bound
+        return zero.reshape(g.shape)
+
+    def piece_sizes(self, w: Array, g: Array) -> tuple[Array, Array] | None:
+        """||w_g|| and ||g_g|| / weight_g; None for a weight of 0."""
+        xp = namespace(w=w, g=g)
+        if self.weight == 0:
+            return None
+        ratios = self.group_norms(g) / self._scaled(xp, self.groups(g), self.weight, g)
+        return xp.reshape(self.group_norms(w), (-1,)), xp.reshape(ratios, (-1,))
 
     def critical_weight(self, g: Array) -> Array:
         """max ||g_g|| / sqrt(n_g)."""

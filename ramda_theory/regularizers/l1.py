@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 from ramda_theory.arrays import Array
 from ramda_theory.extras import needs
@@ -22,6 +22,8 @@ class L1(Separable):
     weight : float
         lambda >= 0.
     """
+
+    norm: ClassVar[bool] = True
 
     def kernel(self) -> KernelSpec:
         return KernelSpec("l1", self.weight)

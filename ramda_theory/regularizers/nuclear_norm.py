@@ -34,6 +34,7 @@ class NuclearNorm(Regularizer):
 
     separable: ClassVar[bool] = False
     needs_matrix: ClassVar[bool] = True
+    norm: ClassVar[bool] = True
 
     row_dims: tuple[int, ...] = (0,)
     column_dims: tuple[int, ...] = (1,)

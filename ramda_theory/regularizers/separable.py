@@ -96,6 +96,21 @@ class Separable(Regularizer):
             return xp.asarray(1.0, dtype=xp.float64, device=w.device)
         return margin(xp, xp.abs(wide(xp, g)) / self.weight, w == 0)
 
+    def surely_zero(self, g: np.ndarray, radius: Callable[[np.ndarray], float]) -> np.ndarray:
+        """|g_i| + radius_i < weight, if psi is convex."""
+        if not self.convex:
+            return super().surely_zero(g, radius)
+        radii = np.array([radius(np.array([i])) for i in range(g.size)]).reshape(g.shape)
+        zero: np.ndarray = np.abs(g) + radii < self.weight
+        return zero
+
+    def piece_sizes(self, w: Array, g: Array) -> tuple[Array, Array] | None:
+        """|w_i| and |g_i| / weight; None for a weight of 0."""
+        xp = namespace(w=w, g=g)
+        if self.weight == 0:
+            return None
+        return xp.reshape(xp.abs(wide(xp, w)), (-1,)), xp.reshape(xp.abs(wide(xp, g)), (-1,)) / self.weight
+
     def critical_weight(self, g: Array) -> Array:
         """max |g_i|."""
         xp = namespace(g=g)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
+
+import numpy as np
 
 from ramda_theory.arrays import Array, largest, namespace, real, to_host, total, wide
 from ramda_theory.extras import needs
@@ -38,6 +41,7 @@ class SparseGroupLasso(Grouped):
     view: tuple[int, ...] | None = None
     spans: tuple[Span, ...] | None = None
     counts: tuple[int, ...] | None = None
+    norm: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,6 +139,17 @@ class SparseGroupLasso(Grouped):
             inactive = (w == 0) & ~groups.spread(xp, zero_group)
             margins = xp.minimum(margins, margin(xp, xp.abs(g) / self._l1_weight, inactive))
         return margins
+
+    def surely_zero(self, g: np.ndarray, radius: Callable[[np.ndarray], float]) -> np.ndarray:
+        """Groups with ||soft(g_g, l1)|| + radius_g below their part, as soft is nonexpansive; entries as for l1."""
+        flat, l1 = g.ravel(), self._l1_weight
+        zero = np.array([abs(flat[i]) + radius(np.array([i])) < l1 for i in range(flat.size)], dtype=bool)
+        for entries in self.grouping.indices(g.shape):
+            part = self.weight * (1.0 - self.l1_ratio) * (math.sqrt(len(entries)) if self.size_scaled else 1.0)
+            left = np.maximum(np.abs(flat[entries]) - l1, 0.0)
+            if np.linalg.norm(left) + radius(entries) < part:
+                zero[entries] = True
+        return zero.reshape(g.shape)
 
     def critical_weight(self, g: Array) -> Array:
         """Largest gauge of g_g in the sum of a box and a ball, of radii l1_ratio and (1 - l1_ratio) sqrt(n_g)."""

@@ -21,6 +21,7 @@ BAD = {
     "lr": [NAN, INF, -0.1, "fast", None, torch.ones(2), torch.tensor(NAN), torch.tensor(-1.0), np.array([0.1, 0.2])],
     "momentum": [NAN, 2, 1.0, -0.1, "x", None, torch.tensor(1.5), True],
     "eps": [0, 0.0, -1e-8, NAN, INF, "x", None, torch.tensor(0.0)],
+    "prox_step": [0.0, -1.0, NAN, INF, "x", None],
     "betas": [(0.9, 1.0), (0.9,), 0.9, (NAN, 0.9), (-0.1, 0.9), None],
     "weight_decay": [-0.1, NAN, INF, "x", None],
     "regularizer": [0.1, "L1", GroupLasso(0.1, dims=(7,))],

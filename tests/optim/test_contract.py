@@ -11,7 +11,16 @@ from toy import CLASSES, NoisyQuadratic, structured, train
 
 import ramda_theory.optim
 from ramda_theory import kernels
-from ramda_theory.optim import RAMDA, RMDA, ProxAdamW, ProxSGD, StageSchedule, StructureTracker, structured_param_groups
+from ramda_theory.optim import (
+    RAMDA,
+    RMDA,
+    NormalMapSGD,
+    ProxAdamW,
+    ProxSGD,
+    StageSchedule,
+    StructureTracker,
+    structured_param_groups,
+)
 from ramda_theory.regularizers import L1, ElasticNet, GroupLasso, GroupMCP, NuclearNorm, SparseGroupLasso
 
 AVERAGED = {"momentum": 0.9, "regularizer": None, "maximize": False, "on_nonfinite": "raise"}
@@ -20,6 +29,7 @@ SIGNATURES = {
     RMDA: {"lr": 1e-1, **AVERAGED},
     ProxSGD: {"lr": 1e-1, **AVERAGED},
     ProxAdamW: {"lr": 1e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0, "regularizer": None},
+    NormalMapSGD: {"lr": 1e-1, "prox_step": 1.0, "regularizer": None, "maximize": False, "on_nonfinite": "raise"},
 }
 
 
@@ -38,6 +48,7 @@ OWN = {
     RAMDA: [{"momentum": 0.5, "eps": 1e-2}, {"lr": 0.2, "regularizer": GroupLasso(0.3), "momentum": 0.0}, {"eps": 1.0}],
     RMDA: [{"momentum": 0.5}, {"lr": 0.2, "regularizer": GroupLasso(0.3), "momentum": 0.0}, {"maximize": True}],
     ProxSGD: [{"momentum": 0.5}, {"lr": 0.2, "regularizer": GroupLasso(0.3), "momentum": 0.0}, {"maximize": True}],
+    NormalMapSGD: [{"prox_step": 0.5}, {"lr": 0.2, "regularizer": GroupLasso(0.3)}, {"maximize": True}],
     ProxAdamW: [{"betas": (0.5, 0.9)}, {"weight_decay": 0.2, "regularizer": GroupLasso(0.3)}, {"eps": 1e-2}],
 }
 

@@ -10,7 +10,14 @@ from torch import nn
 
 from ramda_theory.optim import RAMDA, ProxAdamW, StageSchedule
 
-SETTINGS = {"milestones": [4, 9], "gamma": 0.5, "memory": 3, "steps_per_epoch": 2, "grow_averaging": True}
+SETTINGS = {
+    "milestones": [4, 9],
+    "gamma": 0.5,
+    "memory": 3,
+    "steps_per_epoch": 2,
+    "grow_averaging": True,
+    "memory_growth": 2.0,
+}
 
 
 def schedule_of(lr=0.1, **changes):
@@ -46,6 +53,7 @@ def test_a_state_is_plain_data_and_goes_on(steps):
         ("memory", 0),
         ("steps_per_epoch", 1),
         ("grow_averaging", False),
+        ("memory_growth", 1.0),
     ],
 )
 def test_a_schedule_with_other_settings_is_refused_by_name(name, other):
@@ -60,6 +68,10 @@ def test_states_of_older_versions_load():
     schedule = schedule_of()
     schedule.load_state_dict({"count": 7, "averaging": []})
     assert (schedule.count, schedule.stage) == (7, 0)
+    state = stepped(schedule_of(), 20).state_dict()
+    del state["memory_growth"]
+    schedule.load_state_dict(state)
+    assert schedule.count == 20
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import torch
 from toy import CLASSES, NoisyQuadratic, structured, train
 
 from ramda_theory import methods
-from ramda_theory.optim import RAMDA, RMDA, ProxAdamW, ProxSGD, StageSchedule
+from ramda_theory.optim import RAMDA, RMDA, NormalMapSGD, ProxAdamW, ProxSGD, StageSchedule
 from ramda_theory.regularizers import (
     L1,
     MCP,
@@ -35,7 +35,7 @@ ITERATIVE = {"NuclearNorm": NuclearNorm(0.4), "GroupMCP": GroupMCP(0.2, 3.0)}
 """Without an exact method for every metric: RAMDA and ProxAdamW iterate."""
 
 REGULARIZERS = EXACT | ITERATIVE
-LR = {RAMDA: 0.05, RMDA: 0.3, ProxSGD: 0.05, ProxAdamW: 0.05}
+LR = {RAMDA: 0.05, RMDA: 0.3, ProxSGD: 0.05, ProxAdamW: 0.05, NormalMapSGD: 0.05}
 
 
 def options(cls, regularizer, tolerance=1e-13):
@@ -52,7 +52,7 @@ def reference(cls, regularizer, eps):
         return methods.RAMDA(regularizer, max_iter=20_000)
     if cls is ProxAdamW:
         return methods.ProxGen(regularizer, eps=eps, max_iter=20_000)
-    return {RMDA: methods.RMDA, ProxSGD: methods.ProxSGD}[cls](regularizer)
+    return {RMDA: methods.RMDA, ProxSGD: methods.ProxSGD, NormalMapSGD: methods.NSGD}[cls](regularizer)
 
 
 @pytest.mark.parametrize("memory", [0, 7])
@@ -60,13 +60,13 @@ def reference(cls, regularizer, eps):
 @pytest.mark.parametrize("cls", CLASSES)
 def test_equals_the_numpy_method_through_stages(cls, name, memory):
     """w and What to 1e-10 over three stages with restarts and the averaging of the last stage."""
-    if memory and cls in (ProxSGD, ProxAdamW):
+    if memory and cls in (ProxSGD, ProxAdamW, NormalMapSGD):
         pytest.skip("does not restart")
     regularizer, problem = REGULARIZERS[name], NoisyQuadratic(steps=30)
-    averaging = 1.0 if cls is ProxAdamW else 0.3
+    averaging = 1.0 if cls in (ProxAdamW, NormalMapSGD) else 0.3
     arguments = {"eps": 1e-6, **options(cls, regularizer)}
     eps = arguments["eps"]
-    if cls in (RMDA, ProxSGD):
+    if cls in (RMDA, ProxSGD, NormalMapSGD):
         del arguments["eps"]
     schedule = methods.Schedule(
         LR[cls],
@@ -81,7 +81,7 @@ def test_equals_the_numpy_method_through_stages(cls, name, memory):
     method = reference(cls, regularizer, eps)
     state = method.init(problem.start)
     parameter = problem.parameter()
-    extra = {} if cls is ProxAdamW else {"momentum": 0.7}
+    extra = {} if cls in (ProxAdamW, NormalMapSGD) else {"momentum": 0.7}
     optimizer = cls([parameter], **arguments, **extra)
     stages = StageSchedule(optimizer, [10, 18], 0.3, memory)
     for t in range(1, 31):

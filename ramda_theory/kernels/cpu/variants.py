@@ -32,8 +32,14 @@ from ramda_theory.kernels.cpu.arithmetic import (
 )
 from ramda_theory.kernels.cpu.loops import Arrays, Solve
 
-METHODS = (recurrences.RAMDA, recurrences.RMDA, recurrences.PROX_SGD, recurrences.PROX_ADAMW)
-_RAMDA, _RMDA, _PROX_SGD = range(3)
+METHODS = (
+    recurrences.RAMDA,
+    recurrences.RMDA,
+    recurrences.PROX_SGD,
+    recurrences.PROX_ADAMW,
+    recurrences.NORMAL_MAP,
+)
+_RAMDA, _RMDA, _PROX_SGD, _PROX_ADAMW, _NORMAL_MAP = range(5)
 
 NO_PSI, L1, MCP, SCAD, COLUMNS, ADJACENT = range(6)
 """What is solved: entries without psi or with one of three, or groups that lie across or along memory."""
@@ -53,6 +59,8 @@ rmda_numbers, rmda = nb.njit(**fast)(recurrences.rmda_numbers), nb.njit(**inline
 prox_sgd_numbers, prox_sgd = nb.njit(**fast)(recurrences.prox_sgd_numbers), nb.njit(**inlined)(recurrences.prox_sgd)
 prox_adamw_numbers = nb.njit(**fast)(recurrences.prox_adamw_numbers)
 prox_adamw = nb.njit(**inlined)(recurrences.prox_adamw)
+normal_map_numbers = nb.njit(**fast)(recurrences.normal_map_numbers)
+normal_map = nb.njit(**inlined)(recurrences.normal_map)
 
 
 def _fingerprint() -> int:
@@ -91,8 +99,10 @@ def advance(method: int) -> Callable[..., Any]:
                 after, scale, found = rmda_numbers(t, before, o)
             elif method == _PROX_SGD:
                 after, scale, found = prox_sgd_numbers(t, before, o)
-            else:
+            elif method == _PROX_ADAMW:
                 after, scale, found = prox_adamw_numbers(t, before, o)
+            else:
+                after, scale, found = normal_map_numbers(t, before, o)
             if addresses[i, WEIGHT_SUM] != 0:
                 total(addresses[i, WEIGHT_SUM])[0] = after
             numbers[i, SCALE] = scale
@@ -125,7 +135,7 @@ def step(method: int, rule: int, dtype: int) -> Callable[..., Any]:
         That for b, and that for d.
     """
     sources, half, both = SOURCES, dtype != FLOAT32, METHODS[method].changing == 2
-    metric, diag_at = METHODS[method].metric, {_RMDA: 1, _PROX_SGD: 3}.get(method, 0)
+    metric, diag_at = METHODS[method].metric, {_RMDA: 1, _PROX_SGD: 3, _NORMAL_MAP: 2}.get(method, 0)
 
     @nb.njit(
         "void(int64[:, ::1], int64[:, ::1], int64[:, ::1], float64[:, ::1], float64[:, ::1], float32[::1], int64)",
@@ -141,8 +151,10 @@ def step(method: int, rule: int, dtype: int) -> Callable[..., Any]:
             prologue = rmda
         elif method == _PROX_SGD:
             prologue = prox_sgd
-        else:
+        elif method == _PROX_ADAMW:
             prologue = prox_adamw
+        else:
+            prologue = normal_map
         if dtype == FLOAT32:
             widen = as_it_is
             narrow = as_it_is

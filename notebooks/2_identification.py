@@ -194,13 +194,18 @@ axes[0].legend()
 plt.show()
 
 # %% [markdown]
-# ## Why ProxSGD flickers
+# ## Why these settings of ProxSGD flicker: memory
 #
-# A pixel at zero stays there as long as the method's *estimate* of its gradient stays within the bound. RAMDA's
-# estimate $V_t/\alpha_t$ averages over all gradients, ProxSGD's momentum $m_t$ over the last $1/c$. **See** the
-# estimate for the pixel with the smallest margin, over its bound: RAMDA's settles below 1, ProxSGD's with $c = 0.1$
-# crosses 1 for ever. Its scatter is set by the batches and by $c$, not by how long one trains. With $c = 0.001$ it
-# averages over a thousand steps; it then overshoots and swings, but ends below 1.
+# A pixel at zero stays there as long as the method's *estimate* of its gradient stays within the bound, so what counts
+# is how many gradients the estimate remembers. RAMDA's estimate $V_t/\alpha_t$ averages over all gradients, ProxSGD's
+# momentum $m_t$ over the last $1/c$. **See** the estimate for the pixel with the smallest margin, over its bound:
+# RAMDA's settles below 1, ProxSGD's with $c = 0.1$ crosses 1 for ever. Its scatter is set by the batches and by $c$,
+# not by how long one trains. With $c = 0.001$ it averages over a thousand steps; it then overshoots and swings, but
+# ends below 1. This is no contrast of dual averaging with all others: the normal-map method `NSGD`
+# ([arXiv:2305.05828](https://arxiv.org/abs/2305.05828)), whose $z$ remembers $\tau/a$ steps, identifies these pixels
+# earlier than RAMDA does when its steps $a$ fall in stages (`ramda-theory identify`, `python -m paper_checks rivals`).
+# Nor is memory all: one that is too long keeps old gradients, and with them wrong pixels, as RAMDA's above does for two
+# thousand steps.
 
 # %%
 contestants = {

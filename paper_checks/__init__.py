@@ -16,6 +16,8 @@ MODULES: tuple[str, ...] = (
     "restarts",
     "theorem_4",
     "variance_reduction",
+    "rivals",
+    "certificates",
     "table_1",
     "table_2",
     "table_7",

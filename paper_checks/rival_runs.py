@@ -94,17 +94,17 @@ def candidates() -> dict[str, list[Candidate]]:
     for lr in (0.03, 0.1, 0.3):
         for label, schedule, memory in dual_schedules(lr):
             add("RAMDA", label, RAMDA, schedule, memory)
-    for lr in (3.0, 10.0, 30.0):
+    for lr in (1.0, 3.0, 10.0):
         for label, schedule, memory in dual_schedules(lr):
             add("RMDA", label, RMDA, schedule, memory)
-    for lr in (30.0, 100.0, 300.0):
+    for lr in (3.0, 30.0, 100.0):
         for label, schedule, memory in dual_schedules(lr):
             add("RDA", label, RDA, schedule, memory)
     for lr, c in product((0.3, 1.0, 3.0, 10.0), (0.1, 0.03, 0.01)):
         for label, schedule in plain_schedules(lr):
             schedule = Schedule(lr, c, milestones=schedule.milestones, gamma=GAMMA)
             add("ProxSGD", f"{label}, averaging {c:g}", ProxSGD, schedule, exponential(c))
-    for lr, beta in product((3e-3, 1e-2, 3e-2, 1e-1), (0.9, 0.97, 0.99)):
+    for lr, beta in product((1e-3, 3e-3, 1e-2, 3e-2), (0.9, 0.97, 0.99)):
         for label, schedule in plain_schedules(lr):
 
             def adamw(psi: Any, beta: float = beta) -> ProxGen:

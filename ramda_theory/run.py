@@ -19,6 +19,7 @@ from ramda_theory.methods.schedule import Schedule
 from ramda_theory.methods.state import Method
 from ramda_theory.problems.base import Problem
 from ramda_theory.problems.checks import integer
+from ramda_theory.second_phase import Averaged, Frozen, SecondPhase
 
 MOST_STEPS = 10**9
 
@@ -59,6 +60,7 @@ def run(
     checkpoint_every: int = 5000,
     progress: str | bool = False,
     online: OnlineCertificate | None = None,
+    second_phase: SecondPhase | None = None,
 ) -> Run:
     """Run a method on a problem.
 
@@ -83,6 +85,9 @@ def run(
         Show a progress bar (with this label).
     online : OnlineCertificate, optional
         Told of every step.  A resumed run tells it of the steps after the checkpoint only.
+    second_phase : SecondPhase, optional
+        How to go on from the model's minimiser once ``online`` (one is made if there is none) holds.  Where the phase
+        finds itself in doubt, the method goes on from its point, with sums of zero.  Not with a checkpoint.
 
     Returns
     -------
@@ -103,6 +108,12 @@ def run(
     integer("measure_every", measure_every, 0)
     integer("checkpoint_every", checkpoint_every, 1)
     gradients = FullGradient() if gradients is None else gradients
+    if second_phase is not None:
+        if checkpoint is not None:
+            raise ValueError("checkpoint must be left out with a second_phase, whose state is not saved")
+        per_epoch, own = gradients.steps_per_epoch(problem), second_phase
+        online = online or OnlineCertificate(problem, per_epoch, own.window, own.threshold)
+    phase: Frozen | Averaged | None = None
     config = describe(problem, method, schedule, gradients)
     state, t, seconds = method.init(problem.initial), 0, 0.0
     record = Record(config=config, steps_per_epoch=gradients.steps_per_epoch(problem))
@@ -129,10 +140,14 @@ def run(
                 settings, begun = schedule.at(t + 1), state
                 if schedule.starts_stage(t + 1):
                     begun = method.restart(state, settings, schedule.memory_at(t + 1))
-                gradient = gradients(problem, begun.query, t + 1)
+                gradient = gradients(problem, begun.query if phase is None else phase.w, t + 1)
                 if not math.isfinite(gradient.sum()):  # an overflowing sum is of no use either
                     raise Diverged(t + 1, record)
-                after, solution = method.step(begun, gradient, settings)
+                if phase is None:
+                    after, solution = method.step(begun, gradient, settings)
+                else:
+                    phase.step(gradient, t + 1)
+                    after, solution = method.init(phase.w_hat), None
                 if not math.isfinite(after.w.sum()):
                     raise Diverged(t + 1, record)
                 elapsed = seconds + time.perf_counter() - clock
@@ -148,8 +163,12 @@ def run(
                 state, t, seconds = after, t + 1, elapsed
                 record.structures_hat.append(hat)
                 record.structures_w.append(averaged)
-                if online is not None:
-                    online.observe(t, begun.query, gradient, after.w_hat)
+                if phase is not None:
+                    phase = phase if phase.sound else None
+                elif online is not None:
+                    holds = online.observe(t, begun.query, gradient, after.w_hat)
+                    if holds and second_phase is not None and online.proposal is not None:
+                        phase = second_phase.begin(problem, online.proposal, gradients)
                 if solution is not None:
                     record.append_inner(t, solution)
                 if measured is not None:

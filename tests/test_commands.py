@@ -76,8 +76,8 @@ def test_the_json_of_identify(tmp_path):
 
 
 def test_the_default_settings():
-    """RAMDA, RMDA, ProxSGD and ProxAdamW are compared by default."""
-    assert {setting.method for setting in SETTINGS} == {"RAMDA", "RMDA", "ProxSGD", "ProxAdamW"}
+    """Methods with and without dual averaging are compared by default."""
+    assert {setting.method for setting in SETTINGS} == {"RAMDA", "RMDA", "RDA", "NSGD", "ProxSGD", "ProxAdamW"}
     assert len({(setting.method, setting.label) for setting in SETTINGS}) == len(SETTINGS)
 
 

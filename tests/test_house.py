@@ -19,7 +19,7 @@ FLOORS = (
     ("diagnostics",),
     ("checkpoint", "drawing"),
     ("model",),
-    ("optim", "run", "workloads"),
+    ("optim", "run", "second_phase", "workloads"),
     ("experiments", "integrations"),
     ("cli", "plots"),
     ("ramda_theory",),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ramda_theory.problems import Problem
@@ -55,7 +57,8 @@ def _tangent_basis(problem: Problem, w: np.ndarray) -> list[np.ndarray]:
     return [column.reshape(w.shape) for column in u[:, s > 0.5].T]
 
 
-def _bend(psi: NuclearNorm, w: np.ndarray, gradient: np.ndarray):  # type: ignore[no-untyped-def]
+def _bend(psi: NuclearNorm, w: np.ndarray, gradient: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """What the normal part N of the gradient adds to the Hessian at w = U S V^T."""
     matrix, g = psi.matrix(w), psi.matrix(gradient)
     u, s, vh = np.linalg.svd(matrix, full_matrices=False)
     rank = numerical_rank(s, matrix.shape, float(np.finfo(np.float64).eps))

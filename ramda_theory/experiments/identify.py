@@ -19,7 +19,7 @@ from ramda_theory.run import Diverged, run
 from ramda_theory.structure import Structure
 from ramda_theory.tables import aligned
 
-STAGES = (60, 120, 180, 240)
+STAGES, EARLY = (60, 120, 180, 240), (10, 40, 120, 220)
 EPOCHS, QUICK_EPOCHS, BATCH = 300, 100, 64
 
 SETTINGS = (
@@ -27,7 +27,11 @@ SETTINGS = (
     Setting("RAMDA", 1e-2, 0.1),
     Setting("RAMDA", 1e-1, 0.1, STAGES, grow=True),
     Setting("RAMDA", 1e-1, 0.1, STAGES, grow=True, memory=200),
+    Setting("RAMDA", 1e-1, 0.3, EARLY, 0.2, 200, True, growth=3.0),
     Setting("RMDA", 1.0),
+    Setting("RDA", 30.0),
+    Setting("NSGD", 6.0, milestones=EARLY, gamma=0.2, prox=300.0),
+    Setting("NSGD", 6.0, prox=300.0),
     Setting("ProxSGD", 1.0, 0.1),
     Setting("ProxSGD", 1.0, 0.1, STAGES),
     Setting("ProxSGD", 0.1, 0.1),

@@ -53,7 +53,9 @@ def piece_sizes(problem: Problem, w: np.ndarray) -> np.ndarray:
     """Norms of the groups, singular values, or absolute values of the entries."""
     psi: Any = problem.regularizer
     if psi.needs_matrix:
-        return np.linalg.svd(psi.matrix(w), compute_uv=False)
-    if hasattr(psi, "group_norms"):
-        return np.asarray(psi.group_norms(w)).ravel()
-    return np.abs(w).ravel()
+        sizes: np.ndarray = np.linalg.svd(psi.matrix(w), compute_uv=False)
+    elif hasattr(psi, "group_norms"):
+        sizes = np.ravel(psi.group_norms(w))
+    else:
+        sizes = np.ravel(np.abs(w))
+    return sizes

@@ -101,8 +101,8 @@ class Setting:
         """
         if problem.name == "digits" or self.method not in IN_UNITS_OF_STEP or problem.lipschitz is None:
             return self
-        scaled = {"lr": self.lr, "prox": self.prox} if self.method == "NSGD" else {"lr": self.lr}
-        return replace(self, **{name: float(f"{value / problem.lipschitz:.2g}") for name, value in scaled.items()})
+        lr, prox = (float(f"{value / problem.lipschitz:.2g}") for value in (self.lr, self.prox))
+        return replace(self, lr=lr, prox=prox) if self.method == "NSGD" else replace(self, lr=lr)
 
     def build(self, problem: Problem, steps_per_epoch: int) -> tuple[Method, Schedule]:
         """The method and the schedule, in steps, on a problem."""

@@ -192,7 +192,8 @@ class Problem(ABC):
         product, size = self.hessian(w), w.size
         columns = [product(unit.reshape(w.shape)).ravel() for unit in np.eye(size)]
         matrix = np.array(columns).reshape(size, size)
-        return 0.5 * (matrix + matrix.T)
+        symmetric: np.ndarray = 0.5 * (matrix + matrix.T)
+        return symmetric
 
     def dual_value(self, w: np.ndarray, scale: float) -> float | None:
         """A lower bound on -f*(scale grad f(w)), f* the conjugate: with psi's conjugate it bounds min F from below.

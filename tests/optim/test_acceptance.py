@@ -166,7 +166,7 @@ INFOS = [
         scheduler_inputs=tuple(
             [scheduler]
             for name, scheduler in SCHEDULERS.items()
-            if name != "CyclicLR" or cls is not NormalMapSGD  # it cycles a momentum
+            if name not in ("CyclicLR", "OneCycleLR") or cls is not NormalMapSGD  # they cycle a momentum
         ),
         supported_impls=("foreach",),
         supports_complex=False,

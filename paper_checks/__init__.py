@@ -18,6 +18,7 @@ MODULES: tuple[str, ...] = (
     "variance_reduction",
     "rivals",
     "certificates",
+    "online",
     "table_1",
     "table_2",
     "table_7",

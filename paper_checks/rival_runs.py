@@ -94,13 +94,13 @@ def candidates() -> dict[str, list[Candidate]]:
     for lr in (0.03, 0.1, 0.3):
         for label, schedule, memory in dual_schedules(lr):
             add("RAMDA", label, RAMDA, schedule, memory)
-    for lr in (1.0, 3.0, 10.0):
+    for lr in (0.3, 1.0, 3.0):
         for label, schedule, memory in dual_schedules(lr):
             add("RMDA", label, RMDA, schedule, memory)
-    for lr in (3.0, 30.0, 100.0):
+    for lr in (0.3, 3.0, 30.0):
         for label, schedule, memory in dual_schedules(lr):
             add("RDA", label, RDA, schedule, memory)
-    for lr, c in product((0.3, 1.0, 3.0, 10.0), (0.1, 0.03, 0.01)):
+    for lr, c in product((0.1, 0.3, 1.0, 3.0), (0.1, 0.03, 0.01)):
         for label, schedule in plain_schedules(lr):
             schedule = Schedule(lr, c, milestones=schedule.milestones, gamma=GAMMA)
             add("ProxSGD", f"{label}, averaging {c:g}", ProxSGD, schedule, exponential(c))

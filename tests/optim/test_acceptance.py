@@ -25,11 +25,11 @@ from torch.testing._internal.common_optimizers import (
 from torch.testing._internal.common_utils import TestCase, parametrize
 from toy import CLASSES
 
-from ramda_theory.optim import RAMDA, NormalMapSGD, ProxAdamW, StageSchedule
+from ramda_theory.optim import RAMDA, ProxAdamW, StageSchedule
 from ramda_theory.regularizers import L1, MCP, GroupLasso, SparseGroupLasso
 from ramda_theory.subproblem import PolynomialTolerance, ProximalGradient
 
-MOMENTUM = tuple(cls for cls in CLASSES if cls not in (ProxAdamW, NormalMapSGD))
+MOMENTUM = tuple(cls for cls in CLASSES if cls is not ProxAdamW)
 SOLVING = (RAMDA, ProxAdamW)
 
 
@@ -91,8 +91,6 @@ def errors(cls):
                 ({"momentum": 1.0}, ValueError, "momentum must be < 1, got 1.0"),
                 ({"momentum": -0.1}, ValueError, "momentum must be finite and >= 0"),
             ]
-        elif cls is NormalMapSGD:
-            bad += [({"prox_step": 0.0}, ValueError, "prox_step must be finite and > 0, got 0.0")]
         else:
             bad += [
                 ({"betas": (1.0, 0.9)}, ValueError, r"betas\[0\] must be < 1, got 1.0"),
@@ -163,11 +161,7 @@ INFOS = [
         cls,
         optim_inputs_func=inputs(cls),
         optim_error_inputs_func=errors(cls),
-        scheduler_inputs=tuple(
-            [scheduler]
-            for name, scheduler in SCHEDULERS.items()
-            if name not in ("CyclicLR", "OneCycleLR") or cls is not NormalMapSGD  # they cycle a momentum
-        ),
+        scheduler_inputs=tuple([scheduler] for scheduler in SCHEDULERS.values()),
         supported_impls=("foreach",),
         supports_complex=False,
     )

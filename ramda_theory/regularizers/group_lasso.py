@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -117,9 +116,9 @@ class GroupLasso(Grouped):
 
     def surely_zero(self, g: np.ndarray, radius: Callable[[np.ndarray], float]) -> np.ndarray:
         """||g_g|| + radius_g < weight_g."""
-        zero = np.zeros(g.size, dtype=bool)
-        for entries in self.grouping.indices(g.shape):
-            bound = self.weight * (math.sqrt(len(entries)) if self.size_scaled else 1.0)
+        zero, indices = np.zeros(g.size, dtype=bool), self.grouping.indices(g.shape)
+        bounds = np.broadcast_to(np.asarray(self.group_weights(g)), (len(indices),))
+        for entries, bound in zip(indices, bounds, strict=True):
             zero[entries] = np.linalg.norm(g.ravel()[entries]) + radius(entries) < bound
         return zero.reshape(g.shape)
 

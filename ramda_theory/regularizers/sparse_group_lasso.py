@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -144,8 +143,9 @@ class SparseGroupLasso(Grouped):
         """Groups with ||soft(g_g, l1)|| + radius_g below their part, as soft is nonexpansive; entries as for l1."""
         flat, l1 = g.ravel(), self._l1_weight
         zero = np.array([abs(flat[i]) + radius(np.array([i])) < l1 for i in range(flat.size)], dtype=bool)
-        for entries in self.grouping.indices(g.shape):
-            part = self.weight * (1.0 - self.l1_ratio) * (math.sqrt(len(entries)) if self.size_scaled else 1.0)
+        indices = self.grouping.indices(g.shape)
+        parts = np.broadcast_to(np.asarray(self._radius(np, self.groups(g), g)), (len(indices),))
+        for entries, part in zip(indices, parts, strict=True):
             left = np.maximum(np.abs(flat[entries]) - l1, 0.0)
             if np.linalg.norm(left) + radius(entries) < part:
                 zero[entries] = True

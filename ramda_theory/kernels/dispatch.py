@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from operator import is_
 from typing import Any
@@ -47,12 +48,12 @@ def explain(groups: Sequence[dict[str, Any]], recording: bool) -> StepExplanatio
 
 
 ENGINES = ("eager", "cpu", "triton")
-_forced: list[str] = []
+_forced: ContextVar[str | None] = ContextVar("forced engine", default=None)
 
 
 @contextmanager
 def using(engine: str) -> Iterator[None]:
-    """Force an engine for all steps inside the ``with`` block.
+    """Force an engine for all steps inside the ``with`` block, on this thread.
 
     Parameters
     ----------
@@ -83,16 +84,16 @@ def using(engine: str) -> Iterator[None]:
         raise RuntimeError("the triton engine is not to be had: this version has no kernels for it")
     if engine == "cpu" and (reason := support.missing()):
         raise RuntimeError(f"the cpu engine is not to be had: {reason}")
-    _forced.append(engine)
+    before = _forced.set(engine)
     try:
         yield
     finally:
-        _forced.pop()
+        _forced.reset(before)
 
 
 def forced_engine() -> str | None:
-    """The engine of the innermost `using` block."""
-    return _forced[-1] if _forced else None
+    """The engine of the innermost `using` block of this thread."""
+    return _forced.get()
 
 
 class Plan:

@@ -58,6 +58,15 @@ class Regularizer(ABC):
         if known is not None and known.__module__ != cls.__module__ and known.__module__.rpartition(".")[0] == own:
             raise TypeError(f"a regularizer named {cls.__name__!r} exists in {known.__module__}: choose another name")
         Regularizer._registry[cls.__name__] = cls
+        if "kernel" not in vars(cls) and cls.kernel is not Regularizer.kernel and any(map(cls._overrides, vars(cls))):
+            cls.kernel = Regularizer.kernel  # type: ignore[method-assign]  # its parent's solves another problem
+
+    @classmethod
+    def _overrides(cls, name: str) -> bool:
+        """Whether the class has a method or property of this name in the place of its parent's."""
+        value = vars(cls)[name]
+        own = not name.startswith("__") and (callable(value) or hasattr(value, "__get__"))
+        return own and any(name in vars(parent) for parent in cls.__mro__[1:])
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "weight", real("weight", self.weight, minimum=0.0))
@@ -564,6 +573,8 @@ class Regularizer(ABC):
 
     def kernel(self) -> KernelSpec | None:
         """What a compiled engine needs to solve the subproblem in a metric; None if only Python can.
+
+        A subclass that overrides any method has none, unless it states its own.
 
         Returns
         -------

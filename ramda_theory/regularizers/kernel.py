@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+ENTRIES = ("l1", "mcp", "scad")
+
 
 @dataclass(frozen=True)
 class KernelSpec:
@@ -30,6 +32,11 @@ class KernelSpec:
         Axes that group norms are taken over, of the array seen in the shape ``view``.
     view : tuple of int, optional
         Shape (of as many entries, in C order) in which the groups lie along axes; None: the array's own.
+
+    Raises
+    ------
+    ValueError
+        For another ``entry``, or groups whose entries have more than "l1" with number 0.
     """
 
     entry: Literal["l1", "mcp", "scad"]
@@ -39,3 +46,11 @@ class KernelSpec:
     size_scaled: bool = True
     dims: tuple[int, ...] = ()
     view: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.entry not in ENTRIES:
+            raise ValueError(f"entry must be one of {', '.join(ENTRIES)}, got {self.entry!r}")
+        if self.group_weight and self.weight and self.entry != "l1":
+            raise ValueError(f"entry must be 'l1' where there are groups, got {self.entry!r}")
+        if self.group_weight and self.number:
+            raise ValueError(f"number must be 0 where there are groups, got {self.number!r}")

@@ -1,6 +1,7 @@
 """What a step refuses, and that nothing has changed then; what stays visible where nothing is refused."""
 
 import copy
+import threading
 
 import numpy as np
 import pytest
@@ -8,8 +9,10 @@ import torch
 from engine import ENGINES, forced, optimizer
 
 from ramda_theory import kernels
+from ramda_theory.kernels.dispatch import forced_engine
 from ramda_theory.optim import RAMDA, RMDA, ProxAdamW, ProxSGD
 from ramda_theory.regularizers import L1, GroupLasso, SparseGroupLasso
+from ramda_theory.regularizers.kernel import KernelSpec
 from ramda_theory.subproblem import ProximalGradient
 
 CLASSES = (RAMDA, RMDA, ProxSGD, ProxAdamW)
@@ -241,3 +244,68 @@ def test_the_step_is_explained(cls):
         else:
             with pytest.raises(RuntimeError, match="cpu engine cannot step"):
                 step("cpu", alone, [parameter], [torch.ones_like(parameter)])
+
+
+class Doubled(L1):
+    """Twice the l1 norm, to whoever asks it."""
+
+    def prox(self, z, step=1.0):
+        return super().prox(z, 2 * step)
+
+    def metric_prox(self, linear, diag, scale=1.0):
+        return super().metric_prox(linear, diag, 2 * scale)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_subclass_that_solves_otherwise_is_not_taken_for_its_parent(cls):
+    ends = []
+    for engine in ENGINES:
+        parameter = torch.nn.Parameter(torch.linspace(-1, 1, 20))
+        step(engine, cls([parameter], lr=0.5, regularizer=Doubled(0.1)), [parameter], [torch.linspace(1, -1, 20)])
+        ends.append(parameter.detach())
+    assert torch.equal(*ends)
+    assert "no loops for Doubled" in str(cls([parameter], regularizer=Doubled(0.1)).explain_step())
+
+
+def test_a_subclass_that_changes_nothing_or_states_its_own_kernel_has_one():
+    class Rows(GroupLasso):
+        dims: tuple[int, ...] = (1,)
+
+    class Own(Doubled):
+        def kernel(self):
+            return KernelSpec("l1", 2 * self.weight)
+
+    assert Rows(0.1).kernel() == GroupLasso(0.1).kernel()
+    assert Own(0.1).kernel() == L1(0.2).kernel()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"entry": "huber"}, "entry must be one of l1, mcp, scad, got 'huber'"),
+        ({"entry": "mcp", "number": 2.0, "group_weight": 0.1}, "entry must be 'l1' where there are groups"),
+        ({"entry": "l1", "number": 2.0, "group_weight": 0.1}, "number must be 0 where there are groups, got 2.0"),
+    ],
+)
+def test_what_the_loops_have_no_form_for_cannot_be_stated(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        KernelSpec(weight=0.3, **arguments)
+
+
+def test_an_engine_is_forced_on_one_thread_whatever_the_others_do():
+    entered, left = threading.Event(), threading.Event()
+
+    def other():
+        with kernels.using("eager"):
+            entered.set()
+            left.wait(10)
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    entered.wait(10)
+    before = forced_engine()
+    with kernels.using("eager"):
+        left.set()
+        thread.join()
+        inside = forced_engine()
+    assert (before, inside, forced_engine()) == (None, "eager", None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar, Self
 
@@ -20,7 +20,7 @@ from ramda_theory.kernels.work import Work, device_scalars
 from ramda_theory.model.compaction import Compaction
 from ramda_theory.optim.changes import ChangedOptions
 from ramda_theory.optim.compacted import compacted_groups
-from ramda_theory.optim.options import checked_group
+from ramda_theory.optim.options import check_parameter, checked_group
 from ramda_theory.optim.state import Checkpointed
 
 
@@ -118,6 +118,16 @@ class StructuredOptimizer(Checkpointed):
             if key in state and state[key].device != device:
                 state[key] = state[key].to(device, non_blocking=True)
 
+    def _change_precision(self, state: dict[str, Any], parameter: Tensor, wide: torch.dtype) -> None:
+        """Bring the arrays of the state to the precision ``wide``: the model has become narrower or wider since."""
+        for key in (*self._recurrence.arrays, "norms"):
+            if key in state:
+                state[key] = state[key].to(wide)
+        if parameter.dtype == wide:
+            state.pop("w", None)
+        else:
+            state["w"] = state.get("w", parameter.detach()).to(wide)
+
     def _gather(self, group: dict[str, Any]) -> Work:
         """What the step needs of every parameter that has a gradient."""
         count = len(self._recurrence.arrays)
@@ -152,13 +162,12 @@ class StructuredOptimizer(Checkpointed):
                     self._new.append(parameter)
             if numbers_on_device or not state["step"].is_cpu:
                 self._move_numbers(state, parameter.device)
-            w = state.get("w", parameter)
-            if w is not parameter and w.dtype == parameter.dtype:  # the model has become wider since
-                del state["w"]
-                w = parameter
+            wide = torch.promote_types(parameter.dtype, torch.float32)
+            if state[keys[0]].dtype != wide or ("w" in state) != (parameter.dtype != wide):
+                self._change_precision(state, parameter, wide)
             params.append(parameter)
             grads.append(gradient)
-            weights.append(w)
+            weights.append(state.get("w", parameter))
             for key, tensors in zip(keys, state_lists, strict=True):
                 tensors.append(state[key])
 
@@ -181,7 +190,8 @@ class StructuredOptimizer(Checkpointed):
         Raises
         ------
         TypeError, ValueError
-            For an option that was changed since the last step to what is not allowed; nothing has changed then.
+            For an option or a parameter that was changed since the last step to what is not allowed; nothing has
+            changed then.
             Numbers in tensors on an accelerator, which would have to be waited for, are not looked at, nor is anything
             but a number lr while ``torch.compile`` traces.
         RuntimeError
@@ -226,6 +236,7 @@ class StructuredOptimizer(Checkpointed):
         try:
             work = self._gather_all()
             if self._plan is None or not self._plan.still_holds(work, recording):
+                check_work(work)
                 self._plan = Plan(self._recurrence, work, recording)
                 self._plan.still_holds(work, recording)
             plan = self._plan
@@ -431,3 +442,16 @@ class StructuredOptimizer(Checkpointed):
         """
         if self._holds_structured_point:
             raise RuntimeError(f"{what} inside structured_point(): the model does not hold its own weights there")
+
+
+def check_work(work: Sequence[Work]) -> None:
+    """Refuse parameters that were put into a group, or given other memory, and do not fit it or their state."""
+    for each in work:
+        for parameter, *own in zip(each.params, each.grads, each.weights, *each.arrays, strict=True):
+            check_parameter(parameter, each.options["regularizer"])
+            wrong = next((tensor.shape for tensor in own if tensor.shape != parameter.shape), None)
+            if wrong is not None:
+                raise ValueError(
+                    f"a parameter of shape {tuple(parameter.shape)} has a gradient or state of shape "
+                    f"{tuple(wrong)}: it was replaced or reshaped; delete its state, or give it one that fits"
+                )

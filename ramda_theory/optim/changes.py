@@ -14,7 +14,7 @@ from ramda_theory.optim.options import Check, check_fit, check_lrs, check_togeth
 
 AS_TENSORS = ("lr", "momentum")
 """Options that stay tensors if they come as such, to be changed in place."""
-NUMBERS = {"lr", "momentum", "eps", "betas", "weight_decay", "tolerance", "max_iter", "maximize"}
+NUMBERS = {"lr", "momentum", "betas", "weight_decay", "tolerance", "max_iter", "maximize"}
 """Options that go with any others, and any regularizer and parameters."""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 from ramda_theory.arrays import real
 from ramda_theory.regularizers import Regularizer
@@ -45,6 +46,8 @@ def number(
     def check(value: Any) -> Any:
         if isinstance(value, Tensor) and value.numel() != 1:
             raise ValueError(f"Tensor {name} must be 1-element, got shape {tuple(value.shape)}")
+        if isinstance(value, Tensor) and not value.is_floating_point():  # set to 0.1 in place it would become 0
+            raise TypeError(f"Tensor {name} must have a real floating dtype, got {value.dtype}")
         checked = real(name, value, minimum=minimum, strict=strict)
         if below is not None and checked >= below:
             raise ValueError(f"{name} must be < {below:g}, got {value!r}")
@@ -195,6 +198,8 @@ def check_fit(group: dict[str, Any], checks: dict[str, Check]) -> None:
         psi = None  # which takes no parameter by itself
     for parameter in parameters(group["params"]):
         check_parameter(parameter, psi)
+        if "eps" in checks:
+            check_eps(parameter, group["eps"])
 
 
 def scheduled_lr(value: Any) -> Any:
@@ -227,11 +232,22 @@ def check_parameter(parameter: Tensor, psi: Regularizer | None) -> None:
         raise TypeError(f"parameters must have a real floating dtype, got {parameter.dtype}")
     if parameter.layout is not torch.strided:
         raise TypeError(f"parameters must be dense, got layout {parameter.layout}")
+    if is_lazy(parameter):  # checked by its first step, when it has a shape
+        return
+    if any(length > 1 and not step for length, step in zip(parameter.shape, parameter.stride(), strict=True)):
+        raise ValueError(f"parameters must have memory for every entry, got an expanded one: {tuple(parameter.shape)}")
     try:
         if psi is not None:
             psi.check_shape(tuple(parameter.shape))
     except ValueError as error:
         raise ValueError(f"{psi!r} does not fit a parameter of shape {tuple(parameter.shape)}: {error}") from error
+
+
+def check_eps(parameter: Tensor, eps: float) -> None:
+    """Refuse an eps that vanishes in the precision of the parameter's metric."""
+    wide = torch.promote_types(parameter.dtype, torch.float32)
+    if eps < torch.finfo(wide).tiny:
+        raise ValueError(f"eps must be at least {torch.finfo(wide).tiny:.2g} for {parameter.dtype}, got {eps!r}")
 
 
 def check_solver(psi: Regularizer, choice: Any) -> None:

@@ -110,8 +110,6 @@ CHANGES = (
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_changes_between_steps_is_noticed(cls, change):
     """The step after a change is that of an optimizer that has never made another, and the eager one."""
-    if change is changed_dtype and cls is RMDA:
-        pytest.skip("RMDA does not go on with a model made narrower")
     start, gradients = drawn(6)
     parameter = torch.nn.Parameter(start.clone())
     own = cls([parameter], lr=1e-2, regularizer=GroupLasso(0.05))

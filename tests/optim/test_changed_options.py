@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from toy import CLASSES, NoisyQuadratic
 
+from ramda_theory import kernels
 from ramda_theory.optim import RAMDA, RMDA, ProxAdamW, ProxSGD
 from ramda_theory.optim.changes import ChangedOptions
 from ramda_theory.regularizers import L1, GroupLasso
@@ -18,9 +19,9 @@ from ramda_theory.subproblem import ConstantTolerance
 
 NAN, INF = float("nan"), float("inf")
 BAD = {
-    "lr": [NAN, INF, -0.1, "fast", None, torch.ones(2), torch.tensor(NAN), torch.tensor(-1.0), np.array([0.1, 0.2])],
-    "momentum": [NAN, 2, 1.0, -0.1, "x", None, torch.tensor(1.5), True],
-    "eps": [0, 0.0, -1e-8, NAN, INF, "x", None, torch.tensor(0.0)],
+    "lr": [NAN, INF, -0.1, "fast", None, torch.ones(2), *map(torch.tensor, (NAN, -1.0, 1)), np.array([0.1, 0.2])],
+    "momentum": [NAN, 2, 1.0, -0.1, "x", None, torch.tensor(1.5), torch.tensor(0), True],
+    "eps": [0, 0.0, 1e-39, -1e-8, NAN, INF, "x", None, torch.tensor(0.0)],
     "prox_step": [0.0, -1.0, NAN, INF, "x", None],
     "betas": [(0.9, 1.0), (0.9,), 0.9, (NAN, 0.9), (-0.1, 0.9), None],
     "weight_decay": [-0.1, NAN, INF, "x", None],
@@ -187,3 +188,44 @@ def test_it_costs_next_to_nothing_where_nothing_has_changed(monkeypatch):
     assert made == ["momentum"]
     seconds = min(timeit.repeat(lambda: checks(groups), number=1000, repeat=20)) / 1000
     assert seconds < 50e-6  # of two groups; a microsecond or two where nothing else runs
+
+
+def appended(group, parameter):
+    group["params"].append(nn.Parameter(torch.ones(3)))
+    return "does not fit a parameter of shape"
+
+
+def of_integers(group, parameter):
+    group["params"].append(nn.Parameter(torch.ones(3, 3).int(), requires_grad=False))
+    return "must have a real floating dtype"
+
+
+def expanded(group, parameter):
+    parameter.data = torch.ones(1, parameter.shape[1]).expand_as(parameter)
+    return "memory for every entry"
+
+
+def reshaped(group, parameter):
+    parameter.data, parameter.grad = torch.ones(7, 2), None
+    return r"of shape \(7, 2\) has a gradient or state of shape \(6, 5\)"
+
+
+@pytest.mark.parametrize("change", [appended, of_integers, expanded, reshaped])
+@pytest.mark.parametrize("cls", CLASSES)
+def test_parameters_put_into_a_group_or_given_other_memory_are_checked(cls, change):
+    """An error before anything has changed, of the parameters before it in particular."""
+    problem = NoisyQuadratic()
+    params = [problem.parameter(torch.float32) for _ in range(2)]
+    optimizer = cls(params, regularizer=GroupLasso(0.1, dims=(1,)))
+    for parameter in params:
+        parameter.grad = torch.ones_like(parameter)
+    with kernels.using("eager"):
+        optimizer.step()
+    message = change(optimizer.param_groups[0], params[1])
+    for parameter in optimizer.param_groups[0]["params"]:
+        parameter.grad = torch.ones_like(parameter)
+    before, state = params[0].detach().clone(), copy.deepcopy(optimizer.state[params[0]])
+    with pytest.raises((TypeError, ValueError), match=message), kernels.using("eager"):
+        optimizer.step()
+    assert torch.equal(params[0], before)
+    torch.testing.assert_close(optimizer.state[params[0]], state, rtol=0, atol=0)

@@ -276,3 +276,30 @@ def test_a_tracker_says_what_it_cannot_follow_or_read(tmp_path):
         with pytest.raises(ValueError, match=f"{name} holds no records of a StructureTracker"):
             tracker.load(tmp_path / name)
     assert len(tracker) == 0
+
+
+def test_parameters_without_a_shape_so_far_are_checked_by_their_first_step():
+    for psi, fits in ((None, True), (GroupLasso(0.1, dims=(-1,)), True), (GroupLasso(0.1, dims=(1,)), False)):
+        net = nn.LazyLinear(3)
+        optimizer = RAMDA(net.parameters(), regularizer=psi, fused=False)
+        net(torch.ones(2, 4)).sum().backward()
+        if fits:
+            optimizer.step()
+        else:
+            with pytest.raises(ValueError, match=r"does not fit a parameter of shape \(3,\)"):
+                optimizer.step()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+@pytest.mark.parametrize("cls", [RAMDA, ProxAdamW])
+def test_an_eps_that_vanishes_in_the_metric_is_refused(cls, dtype):
+    """0 / 0 would make weights that have had no gradient NaN."""
+    parameter = nn.Parameter(torch.ones(2, dtype=dtype))
+    eps = 2.5e-308 if dtype is torch.float64 else 2e-38
+    optimizer = cls([parameter], eps=eps)
+    parameter.grad = torch.zeros_like(parameter)
+    with kernels.using("eager"):
+        optimizer.step()
+    assert torch.equal(parameter, torch.ones_like(parameter))
+    with pytest.raises(ValueError, match="eps must be at least"):
+        cls([parameter], eps=eps / 4)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from toy import CLASSES, NoisyQuadratic, structured, train
 
+from ramda_theory import kernels
 from ramda_theory.optim import RAMDA, RMDA, ProxAdamW
 from ramda_theory.regularizers import L1, GroupLasso, NuclearNorm
 
@@ -242,3 +243,25 @@ def test_clipping_after_unscaling(cls):
     for a, b in zip(unscaled, scaled, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
     assert not torch.equal(unscaled[0], unclipped[0])
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("before", [*HALF, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("after", [*HALF, torch.float32, torch.float64], ids=str)
+def test_a_model_whose_precision_changes_goes_on_as_one_that_was_loaded_into_it(cls, before, after):
+    """Its state has the precision of new parameters; W has the float32 copy that averaging needs."""
+    parameter = nn.Parameter(NoisyQuadratic().parameter(before).detach())
+    optimizer = cls([parameter], lr=0.05, regularizer=LASSO)
+    gradients = gradients_of(torch.bfloat16, 6)
+    with kernels.using("eager"):
+        feed(optimizer, parameter, gradients[:3])
+    saved = copy.deepcopy(optimizer.state_dict())
+    parameter.data, parameter.grad = parameter.data.to(after), None
+    loaded = nn.Parameter(parameter.detach().clone())
+    other = cls([loaded], lr=0.05, regularizer=LASSO)
+    other.load_state_dict(saved)
+    with kernels.using("eager"):
+        feed(optimizer, parameter, gradients[3:])
+        feed(other, loaded, gradients[3:])
+    assert torch.equal(parameter, loaded)
+    torch.testing.assert_close(optimizer.state[parameter], other.state[loaded], rtol=0, atol=0)

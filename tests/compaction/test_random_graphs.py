@@ -39,7 +39,7 @@ def agree(seeds) -> Counter:
     return counts
 
 
-@pytest.mark.parametrize("start", range(3))
+@pytest.mark.parametrize("start", range(2))
 def test_compacted_networks_compute_the_same(start):
     counts = agree(range(5 * start, 5 * start + 5))
     assert counts["smaller"] >= 4
@@ -70,6 +70,6 @@ def test_in_training_mode_many():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", range(20, 180, 20))
+@pytest.mark.parametrize("start", range(10, 170, 20))
 def test_compacted_networks_compute_the_same_many(start):
     assert agree(range(start, start + 20))["smaller"] >= 16

@@ -52,7 +52,10 @@ def hold_at_zero(model, optimizer, small):
                         tensor.index_fill_(axis, gone, 0.0)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+QUICK = ("RAMDA", "ProxSGD")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[] if n in QUICK else pytest.mark.slow) for n in OPTIMIZERS])
 def test_the_trajectory_is_the_same(name):
     """As that of the large model in which all that left is zero, the rows of channels that nobody reads included."""
     psi = REGULARIZERS[list(OPTIMIZERS).index(name)]

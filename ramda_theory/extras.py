@@ -11,6 +11,7 @@ EXTRAS = {
     "experiments": ("cvxpy", "matplotlib", "pandas", "scipy", "sklearn"),
     "export": ("safetensors",),
     "trainers": ("accelerate", "lightning", "transformers"),
+    "gpu": ("triton",),
 }
 """Extra -> the packages that it brings, under the names by which they are imported."""
 

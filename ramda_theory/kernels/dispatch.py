@@ -11,10 +11,12 @@ from typing import Any
 
 from torch import Tensor
 
+from ramda_theory.kernels import triton
 from ramda_theory.kernels.cpu import support
-from ramda_theory.kernels.cpu.tables import Row, Table, all_finite, step_all
+from ramda_theory.kernels.cpu.tables import Table, all_finite, step_all
 from ramda_theory.kernels.recurrences import Recurrence
-from ramda_theory.kernels.work import Work
+from ramda_theory.kernels.rules import Layout
+from ramda_theory.kernels.work import Work, device_scalars
 from ramda_theory.tables import aligned
 
 
@@ -42,12 +44,15 @@ def explain(groups: Sequence[dict[str, Any]], recording: bool) -> StepExplanatio
         for i, parameter in enumerate(group["params"]):
             name = group["param_names"][i] if "param_names" in group else f"{i} of group {index}"
             gradient = parameter.detach() if parameter.grad is None else parameter.grad
-            reason = forbidden or support.reason_against(group, parameter, gradient)
-            rows.append((name, "eager" if reason else "cpu", reason or ""))
+            engine = engine_for(parameter)
+            reason = forbidden or SUPPORT[engine].reason_against(group, parameter, gradient)
+            rows.append((name, "eager" if reason else engine, reason or ""))
     return StepExplanation(tuple(rows))
 
 
 ENGINES = ("eager", "cpu", "triton")
+SUPPORT: dict[str, Any] = {"cpu": support, "triton": triton.support}
+"""Which parameters an engine takes, and why not the others."""
 _forced: ContextVar[str | None] = ContextVar("forced engine", default=None)
 
 
@@ -80,10 +85,8 @@ def using(engine: str) -> Iterator[None]:
     """
     if engine not in ENGINES:
         raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
-    if engine == "triton":
-        raise RuntimeError("the triton engine is not to be had: this version has no kernels for it")
-    if engine == "cpu" and (reason := support.missing()):
-        raise RuntimeError(f"the cpu engine is not to be had: {reason}")
+    if engine != "eager" and (reason := SUPPORT[engine].missing()):
+        raise RuntimeError(f"the {engine} engine is not to be had: {reason}")
     before = _forced.set(engine)
     try:
         yield
@@ -94,6 +97,29 @@ def using(engine: str) -> Iterator[None]:
 def forced_engine() -> str | None:
     """The engine of the innermost `using` block of this thread."""
     return _forced.get()
+
+
+def engine_for(parameter: Tensor) -> str:
+    """The engine that is asked first whether it steps a parameter."""
+    forced = forced_engine()
+    if forced in SUPPORT:
+        return forced
+    return "triton" if parameter.is_cuda else "cpu"
+
+
+def numbers_on_device(options: dict[str, Any], parameter: Tensor) -> bool:
+    """Whether the numbers of a parameter's state are to be where it is: kernels there work with them."""
+    return device_scalars(options) or (parameter.is_cuda and triton.support.group_reason(options) is None)
+
+
+Key = tuple[Any, Any]
+"""Of a table: rule and dtype, or "triton" and a device."""
+
+
+def left_to_step(gradients: Sequence[Tensor]) -> bool:
+    """Whether a step with these gradients unscales them: they are on one device, where kernels step."""
+    devices = {gradient.device for gradient in gradients}
+    return len(devices) == 1 and engine_for(gradients[0]) == "triton" and triton.support.runs_on(devices.pop())
 
 
 class Plan:
@@ -124,16 +150,16 @@ class Plan:
         self._pointers = [tensor.data_ptr() for tensor in self._tensors]
         self._options: list[Any] = [None] * len(work)
         self._remaining: list[tuple[int, list[int]]] = []
-        rows: dict[tuple[int, int], list[Row]] = {}
-        members: dict[tuple[int, int], list[tuple[int, int, list[int]]]] = {}
+        rows: dict[Key, list[Any]] = {}
+        members: dict[Key, list[tuple[int, int, list[int]]]] = {}
         seen: set[int] = set()
         forbidden = forbidding(recording)
         self._layouts: list[tuple[Any, ...]] = []
         for index, each in enumerate(work):
             remaining: list[int] = []
-            positions: dict[tuple[int, int], list[int]] = {}
+            positions: dict[Key, list[int]] = {}
             for i in range(len(each.params)):
-                found = forbidden or support.row(recurrence, each, i)
+                found = forbidden or SUPPORT[engine_for(each.params[i])].row(recurrence, each, i)
                 pointer = each.weights[i].data_ptr()
                 if not isinstance(found, str) and pointer in seen:
                     found = "it shares the memory of another"  # threads must not meet there
@@ -150,12 +176,23 @@ class Plan:
                 members.setdefault(key, []).append((index, first, own))
             if remaining:
                 self._remaining.append((index, remaining))
-        self.tables = [Table(recurrence, *key, own) for key, own in rows.items()]
-        self._members = [(table, members[key]) for table, key in zip(self.tables, rows, strict=True)]
-        self._like = [
-            [(index, i, support.layout(work[index].params[i])) for index, _, own in mine for i in own]
-            for _, mine in self._members
-        ]
+        self._cpu, self._triton = [], []
+        self._members: list[tuple[Any, list[tuple[int, int, list[int]]]]] = []
+        self._like: list[list[tuple[int, int, Layout, Any]]] = []
+        for key, own in rows.items():
+            if key[0] == "triton":
+                self._triton.append(table := triton.make_table(recurrence, key, own))
+            else:
+                self._cpu.append(table := Table(recurrence, *key, own))
+            self._members.append((table, members[key]))
+            places = [(index, i) for index, _, chosen in members[key] for i in chosen]
+            self._like.append(
+                [
+                    (index, i, support.layout(work[index].params[i]), getattr(row, "alike", support.alike))
+                    for (index, i), row in zip(places, own, strict=True)
+                ]
+            )
+        self.tables = [*self._cpu, *self._triton]
         self._norms = [
             (work[index].states[i], rows[key][first + k].norms)
             for key, mine in members.items()
@@ -179,40 +216,61 @@ class Plan:
             return False
         for (table, _), like in zip(self._members, self._like, strict=True):
             addresses = []
-            for index, i, layout in like:
+            for index, i, layout, alike in like:
                 gradient = work[index].grads[i]
-                if not support.alike(gradient, *layout) or support.layout(work[index].params[i]) != layout:
+                if not alike(gradient, *layout) or support.layout(work[index].params[i]) != layout:
                     return False
                 addresses.append(gradient.data_ptr())
-            table.gradients[:] = addresses
+            table.set_gradients(addresses)
         return True
 
     def begin(self, work: Sequence[Work]) -> None:
         """Tell the tables the options of this step."""
         for index, each in enumerate(work):
             group = each.options
-            c = 1.0 - float(group["momentum"]) if self._recurrence.averages else 1.0
+            momentum = plain(group["momentum"]) if self._recurrence.averages else 0.0
             sign = -1.0 if group["maximize"] else 1.0
-            options = (sign, c, *map(float, self._recurrence.options(group)))
-            if options != self._options[index]:
+            options = (sign, momentum, *map(plain, self._recurrence.options(group)))
+            if not same(options, self._options[index]):
                 self._options[index] = options
                 for table, mine in self._members:
                     for own, first, chosen in mine:
                         if own == index:
-                            table.set_options(first, first + len(chosen), sign, c, options[2:])
+                            table.set_options(first, first + len(chosen), sign, momentum, options[2:])
 
-    def all_finite(self) -> bool:
-        """Whether the gradients that the compiled functions take are."""
-        return all_finite(self.tables)
+    def nonfinite(self) -> Tensor | bool:
+        """Whether a gradient that the compiled functions take is not finite; kernels leave a flag on their device."""
+        flags = [table.nonfinite() for table in self._triton]
+        found: Tensor | bool = not all_finite(self._cpu)
+        for flag in flags:
+            found = flag | (found.to(flag.device) if isinstance(found, Tensor) else found)
+        return found
 
-    def step(self) -> None:
-        """Step what the compiled functions take."""
-        if self.tables:
-            step_all(self.tables)
+    def step(self, found: Tensor | None = None, grad_scale: Tensor | None = None) -> None:
+        """Step what the compiled functions take, unless ``found``; kernels divide gradients by ``grad_scale``."""
+        if self._cpu and not (found is not None and bool(found)):
+            step_all(self._cpu)
+        if self._triton:
+            triton.step_tables(self._triton, found, grad_scale)
 
     def remaining(self, work: Sequence[Work]) -> list[Work]:
         """What is left to the eager engine."""
         return [work[index].select(positions) for index, positions in self._remaining]
+
+
+def plain(option: Any) -> Any:
+    """A number; one in a tensor on another device, which would have to be waited for, stays there."""
+    return option if isinstance(option, Tensor) and not option.is_cpu else float(option)
+
+
+def same(options: Sequence[Any], others: Sequence[Any] | None) -> bool:
+    """Whether nothing has to be told anew: numbers are equal, tensors are the same."""
+    if others is None:
+        return False
+    return all(
+        a is b or (isinstance(a, float) and isinstance(b, float) and a == b)
+        for a, b in zip(options, others, strict=True)
+    )
 
 
 def conditions(options: dict[str, Any], recording: bool) -> tuple[Any, ...]:
@@ -242,7 +300,7 @@ def refuse_eager(work: Work, position: int, reason: str) -> None:
     if reason == support.LR_IS_ZERO:
         return
     shape = tuple(work.params[position].shape)
-    if forced_engine() == "cpu":
-        raise RuntimeError(f"the cpu engine cannot step a parameter of shape {shape}: {reason}")
+    if (engine := forced_engine()) in SUPPORT:
+        raise RuntimeError(f"the {engine} engine cannot step a parameter of shape {shape}: {reason}")
     if work.options.get("fused"):
         raise RuntimeError(f"fused=True cannot step a parameter of shape {shape} ({reason}); fused=None can")

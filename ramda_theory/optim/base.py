@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from ramda_theory.kernels import eager
-from ramda_theory.kernels.dispatch import Plan, StepExplanation, explain
+from ramda_theory.kernels.dispatch import Plan, StepExplanation, explain, left_to_step, numbers_on_device
 from ramda_theory.kernels.eager.joint import is_joint
 from ramda_theory.kernels.eager.solve import Inexactness
 from ramda_theory.kernels.nonfinite import nonfinite_parameters, nonfinite_somewhere
@@ -107,7 +108,7 @@ class StructuredOptimizer(Checkpointed):
         t is an integer, which no number of steps wears out.  alpha is float64, and has one axis because torch.compile
         (2.13, on the host) loses updates in place of float64 tensors without axes.
         """
-        device = parameter.device if device_scalars(group) else "cpu"
+        device = parameter.device if numbers_on_device(group, parameter) else "cpu"
         if key == "step":
             return torch.tensor(int(value), dtype=torch.int64, device=device)
         return torch.tensor([value], dtype=torch.float64, device=device)
@@ -151,7 +152,7 @@ class StructuredOptimizer(Checkpointed):
         torch.compile knows this method by its name and calls it before it traces.
         """
         keys = (*self._recurrence.arrays, "step", "weight_sum")[: len(state_lists)]
-        numbers_on_device = device_scalars(group)
+        on_device = device_scalars(group)
         for parameter in group["params"]:
             if (gradient := parameter.grad) is None:
                 continue
@@ -160,7 +161,7 @@ class StructuredOptimizer(Checkpointed):
                 state.update(self._initial_state(group, parameter))
                 if not torch.compiler.is_compiling():
                     self._new.append(parameter)
-            if numbers_on_device or not state["step"].is_cpu:
+            if on_device or not state["step"].is_cpu or (parameter.is_cuda and numbers_on_device(group, parameter)):
                 self._move_numbers(state, parameter.device)
             wide = torch.promote_types(parameter.dtype, torch.float32)
             if state[keys[0]].dtype != wide or ("w" in state) != (parameter.dtype != wide):
@@ -241,16 +242,33 @@ class StructuredOptimizer(Checkpointed):
                 self._plan.still_holds(work, recording)
             plan = self._plan
             plan.begin(work)
-            found = self._nonfinite(work, plan)
+            found, grad_scale = self._scaler()
+            if found is None:
+                found = self._nonfinite(work, plan)
         except BaseException:
             self._plan = None
             self._forget_new()
             raise
-        if plan.tables and not (isinstance(found, Tensor) and bool(found)):
-            plan.step()
+        plan.step(found, grad_scale)
         record = self.inexactness if recording else None
         for each in plan.remaining(work):
+            if grad_scale is not None:
+                each = replace(each, grads=[gradient.float() / grad_scale for gradient in each.grads])
             eager.step(self._recurrence, each, found, record)
+
+    @property
+    def _step_supports_amp_scaling(self) -> bool:
+        """Whether a ``GradScaler`` leaves it to the step to unscale gradients and to look at ``found_inf``.
+
+        So steps on a device never wait for it.
+        """
+        gradients = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
+        return not self.record_inexactness and left_to_step(gradients)
+
+    def _scaler(self) -> tuple[Tensor | None, Tensor | None]:
+        """What a ``GradScaler`` has told: the flag that masks the step, and what gradients are to be divided by."""
+        found, grad_scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
+        return None if found is None else found.reshape(()) != 0, grad_scale
 
     def _nonfinite(self, work: list[Work], plan: Plan) -> Tensor | None:
         """Apply ``on_nonfinite``; the flag that masks the step, for "skip"."""
@@ -281,10 +299,12 @@ class StructuredOptimizer(Checkpointed):
             eager_work = plan.remaining(work)
             remaining = [parameter for each in eager_work for parameter in each.params]
             if not remaining:
-                return not plan.all_finite()
+                return plan.nonfinite()
             # What is shared with other processes is decided with them, about all gradients.
             if not meshes([gradient for each in eager_work for gradient in each.grads]):
-                return nonfinite_somewhere(remaining) | (not plan.all_finite())
+                found = nonfinite_somewhere(remaining)
+                own = plan.nonfinite()
+                return found | (own.to(found.device) if isinstance(own, Tensor) else own)
         return nonfinite_somewhere([parameter for each in work for parameter in each.params])
 
     def _refuse_sparse(self) -> None:

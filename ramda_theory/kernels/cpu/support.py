@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, cast
 
 import torch
@@ -13,11 +12,9 @@ from ramda_theory.kernels.cpu.launch import compiled_module
 from ramda_theory.kernels.cpu.layout import Sizes, axis_sizes, row_major
 from ramda_theory.kernels.cpu.tables import Row
 from ramda_theory.kernels.recurrences import Recurrence
+from ramda_theory.kernels.rules import Layout, is_grouped, rule_of
 from ramda_theory.kernels.work import Work
 from ramda_theory.subproblem import Exact
-
-Layout = tuple[torch.dtype, torch.Size, tuple[int, ...]]
-
 
 LR_IS_ZERO = "lr = 0 leaves the weights alone"
 """No engine would be faster."""
@@ -57,8 +54,8 @@ def reason_against(options: dict[str, Any], parameter: Tensor, gradient: Tensor)
     own = layout(parameter)
     if not alike(gradient, *own):
         return "its gradient has another dtype, device or layout"
-    solve = _solve(options["regularizer"], own)
-    return solve if isinstance(solve, str) else None
+    found = rule_of(options["regularizer"], own)
+    return found if isinstance(found, str) else None
 
 
 def row(recurrence: Recurrence, work: Work, i: int) -> tuple[tuple[int, int], Row] | str:
@@ -74,9 +71,9 @@ def row(recurrence: Recurrence, work: Work, i: int) -> tuple[tuple[int, int], Ro
     if not _is_number(step, torch.int64) or (weight_sum is not None and not _is_number(weight_sum, torch.float64)):
         return "the numbers of its state are not on the host"
     module: Any = compiled_module()
-    rule, sizes, spec = cast(Any, _solve(work.options["regularizer"], own))
+    rule, sizes, spec = cast(Any, rule_of(work.options["regularizer"], own))
     norms = None
-    if recurrence.metric and rule in (module.COLUMNS, module.ADJACENT):
+    if recurrence.metric and is_grouped(rule):
         norms = work.states[i].get("norms")
         if norms is None or not alike(norms, torch.float32, torch.Size((sizes[0] * sizes[2],)), (1,)):
             norms = work.states[i]["norms"] = group_norms(w, sizes)
@@ -100,29 +97,6 @@ def tensor_reason(parameter: Tensor) -> str | None:
     if axis_sizes(tuple(parameter.shape), parameter.stride(), ()) is None:
         return "its entries do not fill its memory"
     return None
-
-
-def _solve(psi: Any, own: Layout) -> tuple[int, Sizes, tuple[float, float, float]] | str:
-    """Rule, sizes, and the weight and number of the entries' part and the weight of a group."""
-    module: Any = compiled_module()
-    spec = None if psi is None else psi.kernel()
-    shape, stride = tuple(own[1]), own[2]
-    flat = axis_sizes(shape, stride, ())
-    assert flat is not None  # `tensor_reason` has looked
-    if spec is None or (spec.weight == 0 and spec.group_weight == 0 and (spec.entry != "l1" or spec.number == 0)):
-        return module.NO_PSI, flat, (0.0, 0.0, 0.0)
-    if not spec.group_weight:
-        rule = {"l1": module.L1, "mcp": module.MCP, "scad": module.SCAD}[spec.entry]
-        return rule, flat, (spec.weight, spec.number, 0.0)
-    if spec.view is not None:
-        if stride != row_major(shape):
-            return "its groups are those of another shape, and it is not contiguous"
-        shape, stride = spec.view, row_major(spec.view)
-    sizes = axis_sizes(shape, stride, spec.dims)
-    if sizes is None:
-        return "its groups lie across its memory in a way that the loops cannot follow"
-    group_weight = spec.group_weight * (math.sqrt(sizes[1] * sizes[3]) if spec.size_scaled else 1.0)
-    return module.ADJACENT if sizes[1] == 1 else module.COLUMNS, sizes, (spec.weight, 0.0, group_weight)
 
 
 def layout(tensor: Tensor) -> Layout:

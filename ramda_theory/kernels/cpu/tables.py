@@ -107,11 +107,15 @@ class Table:
         flat = [(1, 1, 1, math.prod(row)) for row in self._sizes.tolist()]
         self.flat_units, self.flat_batches = _batches(flat, False, enough)
 
-    def set_options(self, first: int, last: int, sign: float, c: float, options: Sequence[float]) -> None:
+    def set_gradients(self, addresses: Sequence[int]) -> None:
+        """Where the gradients of this step lie."""
+        self.gradients[:] = addresses
+
+    def set_options(self, first: int, last: int, sign: float, momentum: float, options: Sequence[float]) -> None:
         """The settings of the rows first .. last - 1, which belong to one parameter group."""
         rows = slice(first, last)
         self._settings[rows, self._columns[0]] = sign
-        self._settings[rows, self._columns[1]] = c
+        self._settings[rows, self._columns[1]] = 1.0 - momentum
         start = self._columns[2]
         self._settings[rows, start : start + len(options)] = options
 

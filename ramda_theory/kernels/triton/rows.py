@@ -1,0 +1,100 @@
+"""What the kernels need to know of one tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from ramda_theory.kernels.cpu.layout import Sizes, row_major
+from ramda_theory.kernels.rules import L1, is_grouped
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tensor of a table.
+
+    Parameters
+    ----------
+    weight : Tensor
+        W in float32.
+    bits : Tensor, optional
+        The parameter itself, if it is in half precision.
+    arrays : tuple of Tensor
+        Of the state, in the order of `Recurrence.arrays`.
+    step : Tensor
+        t, int64.
+    weight_sum : Tensor, optional
+        alpha, float64.
+    norms : Tensor, optional
+        Of the groups, from the step before, if the method's metric is an array.
+    sizes, spec, rule
+        As `rule_of` says.
+    gradient : Tensor
+    options : dict
+        The parameter group.
+    """
+
+    weight: Tensor
+    bits: Tensor | None
+    arrays: tuple[Tensor, ...]
+    step: Tensor
+    weight_sum: Tensor | None
+    norms: Tensor | None
+    sizes: Sizes
+    spec: tuple[float, float, float]
+    rule: int
+    gradient: Tensor
+    options: dict[str, Any]
+
+    def addresses(self, norms: int) -> list[int]:
+        """As the columns of the table of addresses; ``norms``: where there is room for them, if it has none."""
+        arrays = [array.data_ptr() for array in self.arrays]
+        norms = norms if self.norms is None else self.norms.data_ptr()
+        return [
+            self.weight.data_ptr(),
+            0 if self.bits is None else self.bits.data_ptr(),
+            *arrays,
+            *[0] * (3 - len(arrays)),
+            norms,
+            self.step.data_ptr(),
+            0 if self.weight_sum is None else self.weight_sum.data_ptr(),
+        ]
+
+    @property
+    def aligned(self) -> bool:
+        """Whether its arrays begin at multiples of 16 bytes."""
+        own = (self.weight, self.bits, *self.arrays, self.gradient)
+        return all(tensor.data_ptr() % 16 == 0 for tensor in own if tensor is not None)
+
+    @property
+    def groups(self) -> int:
+        """How many groups it has."""
+        return self.sizes[0] * self.sizes[2] if is_grouped(self.rule) else 0
+
+    def alike(self, gradient: Tensor, dtype: torch.dtype, shape: torch.Size, stride: tuple[int, ...]) -> bool:
+        """Whether a later gradient can be gone through as the first one was."""
+        same = alike(gradient, dtype, shape, stride, self.weight.device)
+        return same and (gradient.data_ptr() % 16 == 0 or self.gradient.data_ptr() % 16 != 0)
+
+    def numbers(self) -> tuple[float, ...]:
+        """As the columns of the table of what its regularizer is."""
+        weight, number, group_weight = self.spec
+        fixed, scaled = (0.0, number) if self.rule == L1 else (weight, 0.0)
+        return weight, fixed, scaled, number, group_weight
+
+
+def alike(tensor: Tensor, dtype: torch.dtype, shape: torch.Size, stride: tuple[int, ...], device: torch.device) -> bool:
+    """Whether the kernels can go through a tensor as through one of this layout and device."""
+    return (
+        tensor.dtype is dtype
+        and tensor.shape == shape
+        and (tensor.stride() == stride or (tensor.is_contiguous() and stride == row_major(tuple(shape))))
+        and tensor.device == device
+        and type(tensor) in (Tensor, Parameter)
+        and tensor.data_ptr() != 0
+        and not tensor.is_neg()
+    )

@@ -1,6 +1,11 @@
 """The benchmark of step times: its table, its file, and that rows are told apart."""
 
+import contextlib
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -89,3 +94,34 @@ def test_a_folder_that_does_not_exist_is_an_error_at_once(capsys):
     with pytest.raises(SystemExit):
         steps.main(["--out", "/nowhere/steps.json"])
     assert "no folder" in capsys.readouterr().err
+
+
+def test_the_benchmark_of_gpus_runs_dry_without_one(tmp_path):
+    """Interpreted, in a process of its own; a part of it, since that is slow."""
+    pytest.importorskip("triton")
+    out = tmp_path / "gpu.json"
+    code = f"""
+import sys
+from benchmarks import gpu
+gpu.OPTIMIZERS = {{"ProxAdamW": gpu.OPTIMIZERS["ProxAdamW"]}}
+gpu.KINDS = ("sparse group",)
+sys.exit(gpu.main(["--dry", "--only", "64-256", "--out", {str(out)!r}]))
+"""
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    written = json.loads(out.read_text())
+    assert (written["dry"], written["equal"]) == (True, 1)
+    assert [(row["optimizer"], row["psi"]) for row in written["rows"]] == [
+        ("AdamW foreach", "none"),
+        ("ProxAdamW", "sparse group"),
+    ]
+    assert all(0 < row["low"] <= row["ratio"] <= row["high"] for row in written["rows"])
+
+
+def test_the_benchmark_of_gpus_times_nothing_that_is_wrong(monkeypatch):
+    gpu = pytest.importorskip("benchmarks.gpu")
+    monkeypatch.setattr(gpu, "TOLERANCE", -1.0)
+    monkeypatch.setattr(gpu.kernels, "using", lambda engine: contextlib.nullcontext())
+    with pytest.raises(SystemExit, match="differs from float64"):
+        gpu.check_equality("cpu", dry=True)

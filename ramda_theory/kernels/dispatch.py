@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from operator import is_
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ramda_theory.kernels import triton
@@ -109,7 +110,10 @@ def engine_for(parameter: Tensor) -> str:
 
 def numbers_on_device(options: dict[str, Any], parameter: Tensor) -> bool:
     """Whether the numbers of a parameter's state are to be where it is: kernels there work with them."""
-    return device_scalars(options) or (parameter.is_cuda and triton.support.group_reason(options) is None)
+    found = triton.support
+    return device_scalars(options) or (
+        parameter.is_cuda and (found.group_reason(options) or found.tensor_reason(parameter)) is None
+    )
 
 
 Key = tuple[Any, Any]
@@ -141,6 +145,8 @@ class Plan:
     ----------
     tables : list of Table
         What the compiled functions are told.
+    captured : bool
+        Whether a step was recorded in a graph, which reads the tables whenever it is replayed.
     """
 
     def __init__(self, recurrence: Recurrence, work: Sequence[Work], recording: bool) -> None:
@@ -193,6 +199,7 @@ class Plan:
                 ]
             )
         self.tables = [*self._cpu, *self._triton]
+        self.captured = False
         self._norms = [
             (work[index].states[i], rows[key][first + k].norms)
             for key, mine in members.items()
@@ -252,6 +259,7 @@ class Plan:
             step_all(self._cpu)
         if self._triton:
             triton.step_tables(self._triton, found, grad_scale)
+            self.captured |= torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
     def remaining(self, work: Sequence[Work]) -> list[Work]:
         """What is left to the eager engine."""

@@ -48,6 +48,7 @@ class StructuredOptimizer(Checkpointed):
         self._new: list[Tensor] = []
         self._check_options = ChangedOptions(self._checks)
         self._plan: Plan | None = None
+        self._captured_plans: list[Plan] = []
         self._holds_structured_point = False
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -250,6 +251,8 @@ class StructuredOptimizer(Checkpointed):
             self._forget_new()
             raise
         plan.step(found, grad_scale)
+        if plan.captured and plan not in self._captured_plans:
+            self._captured_plans.append(plan)
         record = self.inexactness if recording else None
         for each in plan.remaining(work):
             if grad_scale is not None:

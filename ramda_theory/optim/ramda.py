@@ -61,10 +61,11 @@ class RAMDA(DualAveraging):
     capturable : bool
         Never look at a number of the step, so that it can be captured in a graph.
     fused : bool, optional
-        Whether the compiled engine steps: float32 and half-precision parameters on the CPU, exact solvers of every
-        regularizer whose `Regularizer.kernel` it knows.  None: where it can, the eager engine elsewhere and while
-        ``record_inexactness`` is set (`explain_step` says which and why).  True: refuse to take the eager one.  False:
-        always take it.  The first step of a kind ever compiles for some seconds; the result is cached on disk.
+        Whether a compiled engine steps: float32 and half-precision parameters on the CPU, or on a GPU where triton is
+        installed, exact solvers of every regularizer whose `Regularizer.kernel` it knows.  None: where it can, the
+        eager engine elsewhere and while ``record_inexactness`` is set (`explain_step` says which and why).  True:
+        refuse to take the eager one.  False: always take it.  The first step of a kind ever compiles for some seconds;
+        the result is cached on disk.
         Compiled steps solve a group's equation to 1e-6, and weights below the smallest normal number (1e-38) become 0
         in them.
 

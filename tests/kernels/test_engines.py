@@ -249,7 +249,7 @@ class Run:
         w = self.optimizer.state[self.parameter].get("w", self.parameter)
         assert w.dtype is torch.promote_types(self.case.dtype, torch.float32)
         assert torch.allclose(w.to(self.case.dtype), self.parameter, 0.0, 0.0, equal_nan=True)
-        return w.detach().double().numpy().copy()
+        return w.detach().double().cpu().numpy().copy()
 
     def everything(self) -> list[torch.Tensor]:
         """Copies of W and the state."""
@@ -257,7 +257,7 @@ class Run:
 
     def structured(self) -> np.ndarray:
         with self.optimizer.structured_point():
-            return self.parameter.detach().double().numpy().copy()
+            return self.parameter.detach().double().cpu().numpy().copy()
 
 
 def spoiled(gradient: np.ndarray) -> np.ndarray:

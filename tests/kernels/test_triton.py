@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 
 import pytest
 import torch
@@ -11,6 +12,9 @@ from engine import INTERPRETED, forced
 from ramda_theory import kernels
 from ramda_theory.optim import RAMDA, RMDA, ProxAdamW, ProxSGD
 from ramda_theory.regularizers import L1, GroupLasso, GroupMCP, NuclearNorm, SparseGroupLasso
+
+if INTERPRETED:
+    from ramda_theory.kernels.triton.table import Launch
 
 pytestmark = pytest.mark.skipif(not INTERPRETED, reason="triton is missing, or compiles for a GPU here")
 CLASSES = (RAMDA, RMDA, ProxSGD, ProxAdamW)
@@ -222,3 +226,71 @@ def test_a_forced_engine_refuses_what_it_cannot_take():
     with kernels.using("triton"), pytest.raises(RuntimeError, match="triton engine cannot step a parameter of shape"):
         own.step()
     assert not own.state
+
+
+# -- teams ------------------------------------------------------------------------------------------------------------
+
+
+STEP = Launch.step if INTERPRETED else None
+
+
+def as_program(launch, told, program, programs):
+    """Run a launch as one of its programs; for a process of its own, which has to be ended afterwards."""
+    from triton.runtime import interpreter
+
+    from ramda_theory.kernels.triton import table
+
+    builder = interpreter.interpreter_builder
+    dimension, index = builder.set_grid_dim, builder.set_grid_idx
+    builder.set_grid_dim = lambda *_: dimension(programs, 1, 1)
+    builder.set_grid_idx = lambda *_: index(program, 0, 0)
+    table.resident = lambda *_: 1  # the interpreter is to run one program, this one
+    STEP(launch, *told)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dims", "programs"), [((300, 40), (0,), 3), ((300, 70), (0,), 4), ((2, 2100), (1,), 3)], ids=str
+)
+def test_a_team_meets(monkeypatch, shape, dims, programs):
+    """Programs as processes that run at once, on shared memory, and more tiles than programs; twice, on one table."""
+    from ramda_theory.kernels.triton import table
+
+    monkeypatch.setattr(table, "scheme_of", lambda row, shape, device: table.TEAM)
+    params = parameters(shape)
+    own = RAMDA(params, lr=0.05, regularizer=GroupLasso(0.05, dims), on_nonfinite="ignore")
+    context = multiprocessing.get_context("fork")
+
+    def together(launch, *told):
+        launch._scratch.share_memory_()
+        launch._meetings.share_memory_()
+        members = [context.Process(target=as_program, args=(launch, told, p, programs)) for p in range(programs)]
+        for member in members:
+            member.start()
+        for member in members:
+            member.join(100)
+        alive = [member.kill() for member in members if member.is_alive()]
+        assert not alive and all(member.exitcode == 0 for member in members)
+        assert not launch._meetings.any()  # ready for the next step
+
+    monkeypatch.setattr(table.Launch, "step", together)
+    give_gradients(params, 0)
+    own._gather_all()  # makes the state, which processes are to share
+    own.state[params[0]]["norms"] = torch.ones(shape[1 - dims[0]])
+    for tensor in (params[0], params[0].grad, *own.state[params[0]].values()):
+        tensor.detach().share_memory_()
+    found = []
+    for t in range(2):
+        gradient = params[0].grad
+        fresh = parameters(shape, seed=7 + t)[0].detach()
+        gradient.copy_(fresh)
+        with forced("triton"):
+            own.step()
+        found.append(params[0].detach().clone())
+    monkeypatch.undo()
+    others = parameters(shape)
+    plain = RAMDA(others, lr=0.05, regularizer=GroupLasso(0.05, dims), on_nonfinite="ignore")
+    for t in range(2):
+        others[0].grad = parameters(shape, seed=7 + t)[0].detach()
+        with forced("eager"):
+            plain.step()
+        torch.testing.assert_close(found[t], others[0].detach(), rtol=0, atol=5e-6)

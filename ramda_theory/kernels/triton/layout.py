@@ -43,6 +43,12 @@ def tile_shape(sizes: Sizes) -> Shape:
     return Shape(256, 32, 16) if rows >= TALL else Shape(128, 32, 8)
 
 
+def split_shape(shape: Shape) -> Shape:
+    """The tile for two launches: 8 entries for a thread at most, since solving from memory takes registers too."""
+    rows = min(shape.rows, 8 * 32 * shape.warps // shape.columns)
+    return Shape(rows, shape.columns, shape.warps)
+
+
 def flat_tiles(tensor: int, count: int) -> np.ndarray:
     """Rows (tensor, first entry, entries) that cover ``count`` entries."""
     first = np.arange(0, count, ENTRIES, dtype=np.int64)

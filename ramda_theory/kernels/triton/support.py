@@ -25,18 +25,14 @@ LEAST_WEIGHT = 1e-12
 """Of a group: with smaller ones the squares of float32 that its equation is made of may leave their range."""
 
 
+@cache
 def missing() -> str | None:
     """Why there are no kernels here; None if there are."""
-    if not _installed():
+    if not find_spec("triton"):
         return "it needs triton (pip install 'ramda_theory[gpu]')"
     if not (torch.cuda.is_available() or interpreted()):
         return "it needs a GPU, or TRITON_INTERPRET=1 in the environment"
     return None
-
-
-@cache
-def _installed() -> bool:
-    return find_spec("triton") is not None
 
 
 @cache

@@ -16,7 +16,16 @@ from ramda_theory.kernels.cpu.launch import announced
 from ramda_theory.kernels.recurrences import MAX_OPTIONS, Recurrence
 from ramda_theory.kernels.rules import is_grouped
 from ramda_theory.kernels.triton import entries, groups, numbers, support
-from ramda_theory.kernels.triton.layout import ENTRIES, Shape, even, flat_tiles, group_tiles, members, tile_shape
+from ramda_theory.kernels.triton.layout import (
+    ENTRIES,
+    Shape,
+    even,
+    flat_tiles,
+    group_tiles,
+    members,
+    split_shape,
+    tile_shape,
+)
 from ramda_theory.kernels.triton.rows import Row
 from ramda_theory.kernels.triton.translate import translated
 from ramda_theory.kernels.triton.upload import AddressTables, uploaded
@@ -242,6 +251,8 @@ def _launches(rows: Sequence[Row], device: torch.device) -> list[tuple[dict[int,
     for i, row in enumerate(rows):
         shape = tile_shape(row.sizes) if is_grouped(row.rule) else None
         scheme = ALONE if shape is None else scheme_of(row, shape, device)
+        if shape is not None and scheme == SPLIT:
+            shape = split_shape(shape)
         regular = row.weight.numel() % 4 == 0 if shape is None else even(row.sizes, shape)
         aligned = regular and row.aligned
         several = row.sizes[1] > 1 and row.sizes[3] > 1

@@ -1,0 +1,144 @@
+"""Compile the Triton kernels for devices that are not there, and print what the compiler says of them, a JSON each.
+
+    python tests/kernels/compiled.py ARCHITECTURE... [--only WORDS]
+
+For every variant: registers, bytes that are spilled, instructions on float64, loads of 16 bytes, shared memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import triton
+import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from ramda_theory.kernels import recurrences
+from ramda_theory.kernels.recurrences import MAX_OPTIONS
+from ramda_theory.kernels.rules import ADJACENT, COLUMNS, L1, MCP, NO_PSI, SCAD
+from ramda_theory.kernels.triton import entries, groups, numbers
+from ramda_theory.kernels.triton.layout import ENTRIES, split_shape, tile_shape
+from ramda_theory.kernels.triton.table import REGISTERS, TENSORS
+from ramda_theory.kernels.triton.translate import translated
+
+METHODS = (recurrences.RAMDA, recurrences.RMDA, recurrences.PROX_SGD, recurrences.PROX_ADAMW)
+TABLES = {"tiles": "*i64", "addresses": "*i64", "gradients": "*i64", "numbers": "*fp32"}
+MEETING = {"scratch": "*fp32", "meetings": "*i32"}
+SIZES = {
+    "columns": (COLUMNS, (1, 768, 768, 1)),
+    "tall columns": (COLUMNS, (1, 11008, 4096, 1)),
+    "convolutions": (COLUMNS, (1, 256, 256, 9)),
+    "rows": (ADJACENT, (1, 1, 768, 768)),
+    "short rows": (ADJACENT, (1, 1, 768, 64)),
+}
+
+Variant = tuple[str, Any, dict[str, str], dict[str, Any], dict[str, Any]]
+"""Name, kernel, types of its arguments, its constants, and options of the compiler."""
+
+
+def variants() -> Iterator[Variant]:
+    """All kernels with their default tiles: every method in float32, RAMDA and ProxAdamW in half precision too."""
+    for method in METHODS:
+        yield (
+            f"{method.name} numbers",
+            numbers.advance,
+            {
+                "addresses": "*i64", "specs": "*fp64", "groups": "*i32", "options": "*fp64", "sources": "*i64",
+                "found": "*i1", "grad_scale": "*fp32", "numbers": "*fp32", "tensors": "i32",
+            },
+            {
+                "RECURRENCE": translated(method.numbers),
+                "FOUND": len(method.numbers(1.0, 1.0, (0.5,) * MAX_OPTIONS)[2]),
+                "AVERAGES": method.averages, "SUMS": method.sums, "MASKED": True, "UNSCALES": True, "BLOCK": TENSORS,
+            },
+            {},
+        )  # fmt: skip
+        for dtype in (tl.float32, tl.bfloat16, tl.float16):
+            if dtype != tl.float32 and method.name not in ("RAMDA", "ProxAdamW"):
+                continue
+            for aligned in (True, False):
+                if not aligned and (dtype != tl.float32 or method.name != "RAMDA"):
+                    continue
+                yield from of_method(method, dtype, aligned)
+    for dtype in (tl.float32, tl.float16):
+        types = {"tiles": "*i64", "gradients": "*i64", "found": "*i1"}
+        yield f"look {dtype}", numbers.look, types, {"DTYPE": dtype, "BLOCK": ENTRIES}, {"num_warps": 8}
+
+
+def of_method(method: Any, dtype: Any, aligned: bool) -> Iterator[Variant]:
+    """The kernels that step weights."""
+    name = f"{method.name} {dtype}{'' if aligned else ' unaligned'}"
+    own = {
+        "PROLOGUE": translated(method.prologue), "ARRAYS": len(method.arrays), "METRIC": method.metric,
+        "AVERAGES": method.averages, "DTYPE": dtype, "ALIGNED": aligned,
+    }  # fmt: skip
+    changing = {"CHANGING": method.changing}
+    for word, rule in {"no psi": NO_PSI, "L1": L1, "MCP": MCP, "SCAD": SCAD}.items():
+        constants = {**own, **changing, "RULE": rule, "BLOCK": ENTRIES}
+        yield f"{name} {word}", entries.step_entries, TABLES, constants, {"num_warps": 8}
+    for word, (rule, sizes) in SIZES.items():
+        shape = tile_shape(sizes)
+        cut = {"RULE": rule, "SEVERAL": sizes[1] > 1 and sizes[3] > 1, "BM": shape.rows, "BN": shape.columns}
+        warps = {"num_warps": shape.warps}
+        both = {**TABLES, **MEETING}
+        for meet in (False, True):
+            together = {"launch_cooperative_grid": True, "maxnreg": REGISTERS} if meet else {}
+            constants = {**own, **changing, **cut, "MEET": meet}
+            scheme = "team" if meet else "alone"
+            yield f"{name} {word} {scheme}", groups.step_groups, {**both, "count": "i32"}, constants, warps | together
+        cut |= {"BM": split_shape(shape).rows}
+        yield f"{name} {word} measure", groups.measure_groups, both, {**own, **cut}, warps
+        yield f"{name} {word} write", groups.write_groups, TABLES, {**own, **changing, **cut}, warps
+
+
+def figures(variant: Variant, architecture: int) -> dict[str, Any]:
+    """What the compilers say of a variant."""
+    name, kernel, types, constants, options = variant
+    signature = types | dict.fromkeys(constants, "constexpr")
+    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+    found = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+    ptx = found.asm["ptx"]
+    assembler = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
+    target = re.search(r"\.target (\w+)", ptx).group(1)
+    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
+        file.write(ptx)
+        file.flush()
+        command = [str(assembler), f"-arch={target}", "-v", "-o", os.devnull, file.name]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    return {
+        "architecture": architecture,
+        "variant": name,
+        "kernel": kernel.fn.__name__,
+        "registers": max(map(int, re.findall(r"Used (\d+) registers", said))),
+        "spilled": sum(map(int, re.findall(r"(\d+) bytes spill (?:stores|loads)", said))),
+        "float64": len(re.findall(r"\.f64", ptx)),
+        "wide_loads": len(re.findall(r"ld\.global[.\w:]*\.v4", ptx)),
+        "shared": found.metadata.shared,
+        "warps": options.get("num_warps", 4),
+    }
+
+
+def main(arguments: list[str]) -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("architectures", type=int, nargs="+")
+    parser.add_argument("--only", default="", help="a regular expression that a variant's name begins with")
+    chosen = parser.parse_args(arguments)
+    for variant in variants():
+        if re.match(chosen.only, variant[0]):
+            for architecture in chosen.architectures:
+                print(json.dumps(figures(variant, architecture)), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -12,7 +14,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ramda_theory.kernels.cpu.launch import announced
 from ramda_theory.kernels.recurrences import MAX_OPTIONS, Recurrence
 from ramda_theory.kernels.rules import is_grouped
 from ramda_theory.kernels.triton import entries, groups, numbers, support
@@ -235,12 +236,40 @@ class Table:
         return launching(self._device, self._compiled or support.interpreted())
 
 
+_said = threading.Event()
+
+
+@contextmanager
+def announced() -> Iterator[None]:
+    """Say on stderr, once per process, what the wait is for, if first launches take longer than a second.
+
+    They wait for the compiler alone; what it has on disk takes no time that needs a word.
+    """
+
+    def say() -> None:
+        if not _said.is_set():
+            _said.set()
+            print(
+                "ramda_theory: compiling the step for this GPU; it takes seconds, once, and is kept on disk",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    timer = threading.Timer(1.0, say)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 @contextmanager
 def launching(device: torch.device, compiled: bool) -> Iterator[None]:
     """The device for launches, and a word about it if they have to be compiled."""
     with (
         torch.cuda.device(device) if device.type == "cuda" else nullcontext(),
-        nullcontext() if compiled else announced("GPU"),
+        nullcontext() if compiled else announced(),
     ):
         yield
 

@@ -185,17 +185,17 @@ class Plan:
         self._cpu, self._triton = [], []
         self._members: list[tuple[Any, list[tuple[int, int, list[int]]]]] = []
         self._like: list[list[tuple[int, int, Layout, Any]]] = []
-        for key, own in rows.items():
+        for key, found_rows in rows.items():
             if key[0] == "triton":
-                self._triton.append(table := triton.make_table(recurrence, key, own))
+                self._triton.append(table := triton.make_table(recurrence, key, found_rows))
             else:
-                self._cpu.append(table := Table(recurrence, *key, own))
+                self._cpu.append(table := Table(recurrence, *key, found_rows))
             self._members.append((table, members[key]))
             places = [(index, i) for index, _, chosen in members[key] for i in chosen]
             self._like.append(
                 [
                     (index, i, support.layout(work[index].params[i]), getattr(row, "alike", support.alike))
-                    for (index, i), row in zip(places, own, strict=True)
+                    for (index, i), row in zip(places, found_rows, strict=True)
                 ]
             )
         self.tables = [*self._cpu, *self._triton]

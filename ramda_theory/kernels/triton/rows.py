@@ -33,7 +33,10 @@ class Row:
         Of the groups, from the step before, if the method's metric is an array.
     sizes, spec, rule
         As `rule_of` says.
-    gradient : Tensor
+    dtype : torch.dtype
+        Of the parameter and its gradient, which is not kept.
+    even : bool
+        Whether the gradient began at a multiple of 16 bytes.
     options : dict
         The parameter group.
     """
@@ -47,7 +50,8 @@ class Row:
     sizes: Sizes
     spec: tuple[float, float, float]
     rule: int
-    gradient: Tensor
+    dtype: torch.dtype
+    even: bool
     options: dict[str, Any]
 
     def addresses(self, norms: int) -> list[int]:
@@ -67,8 +71,8 @@ class Row:
     @property
     def aligned(self) -> bool:
         """Whether its arrays begin at multiples of 16 bytes."""
-        own = (self.weight, self.bits, *self.arrays, self.gradient)
-        return all(tensor.data_ptr() % 16 == 0 for tensor in own if tensor is not None)
+        own = (self.weight, self.bits, *self.arrays)
+        return self.even and all(begins_evenly(tensor) for tensor in own if tensor is not None)
 
     @property
     def groups(self) -> int:
@@ -78,7 +82,7 @@ class Row:
     def alike(self, gradient: Tensor, dtype: torch.dtype, shape: torch.Size, stride: tuple[int, ...]) -> bool:
         """Whether a later gradient can be gone through as the first one was."""
         same = alike(gradient, dtype, shape, stride, self.weight.device)
-        return same and (gradient.data_ptr() % 16 == 0 or self.gradient.data_ptr() % 16 != 0)
+        return same and (not self.even or begins_evenly(gradient))
 
     def numbers(self) -> tuple[float, ...]:
         """As the columns of the table of what its regularizer is."""
@@ -98,3 +102,8 @@ def alike(tensor: Tensor, dtype: torch.dtype, shape: torch.Size, stride: tuple[i
         and tensor.data_ptr() != 0
         and not tensor.is_neg()
     )
+
+
+def begins_evenly(tensor: Tensor) -> bool:
+    """Whether loads of 16 bytes may begin where a tensor does."""
+    return tensor.data_ptr() % 16 == 0

@@ -14,7 +14,7 @@ from ramda_theory.kernels.cpu.layout import axis_sizes
 from ramda_theory.kernels.cpu.support import group_norms, layout
 from ramda_theory.kernels.recurrences import Recurrence
 from ramda_theory.kernels.rules import is_grouped, rule_of
-from ramda_theory.kernels.triton.rows import Row, alike
+from ramda_theory.kernels.triton.rows import Row, alike, begins_evenly
 from ramda_theory.kernels.work import Work
 from ramda_theory.subproblem import Exact
 
@@ -127,7 +127,9 @@ def row(recurrence: Recurrence, work: Work, i: int) -> tuple[tuple[str, torch.de
         if norms is None or not alike(norms, torch.float32, groups, (1,), device):
             norms = work.states[i]["norms"] = group_norms(w, sizes)
     bits = None if w is parameter else parameter
-    return ("triton", device), Row(w, bits, arrays, step, weight_sum, norms, sizes, spec, rule, gradient, work.options)
+    of_gradient = gradient.dtype, begins_evenly(gradient)
+    row = Row(w, bits, arrays, step, weight_sum, norms, sizes, spec, rule, *of_gradient, work.options)
+    return ("triton", device), row
 
 
 def _is_number(tensor: Tensor, device: torch.device, dtype: torch.dtype) -> bool:

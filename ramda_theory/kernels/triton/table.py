@@ -70,7 +70,7 @@ class Launch:
             "METRIC": recurrence.metric,
             "AVERAGES": recurrence.averages,
             "RULE": first.rule,
-            "DTYPE": TYPES[first.gradient.dtype],
+            "DTYPE": TYPES[first.dtype],
             "ALIGNED": aligned,
         }
         self._changing = recurrence.changing
@@ -176,9 +176,10 @@ class Table:
         self._compiled = False
         self._launches = [Launch(recurrence, *rest, device) for rest in _launches(rows, device)]
         self._flat: list[tuple[Tensor, int, Any]] = []
-        for dtype in dict.fromkeys(row.gradient.dtype for row in rows):
-            own = [flat_tiles(i, row.weight.numel()) for i, row in enumerate(rows) if row.gradient.dtype is dtype]
-            tiles = np.concatenate(own)
+        for dtype in dict.fromkeys(row.dtype for row in rows):
+            tiles = np.concatenate(
+                [flat_tiles(i, row.weight.numel()) for i, row in enumerate(rows) if row.dtype is dtype]
+            )
             self._flat.append((uploaded(tiles, device), len(tiles), TYPES[dtype]))
 
     def set_gradients(self, addresses: list[int]) -> None:
@@ -285,7 +286,7 @@ def _launches(rows: Sequence[Row], device: torch.device) -> list[tuple[dict[int,
         regular = row.weight.numel() % 4 == 0 if shape is None else even(row.sizes, shape)
         aligned = regular and row.aligned
         several = row.sizes[1] > 1 and row.sizes[3] > 1
-        key = (row.rule, row.gradient.dtype, shape, scheme, aligned, shape is not None and several)
+        key = (row.rule, row.dtype, shape, scheme, aligned, shape is not None and several)
         found.setdefault(key, ({}, shape, scheme, aligned))[0][i] = row
     return list(found.values())
 

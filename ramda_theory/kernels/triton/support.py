@@ -59,6 +59,8 @@ def group_reason(options: dict[str, Any]) -> str | None:
         value = options.get(name)
         if isinstance(value, Tensor) and not value.is_cpu and value.dtype not in (torch.float32, torch.float64):
             return f"its {name} is a tensor of {value.dtype}"
+    if psi is not None and psi.joint_shapes is not None:
+        return "its groups span several parameters"
     if psi is not None and (spec := psi.kernel()) is None:
         return f"no kernel for {psi!r}"
     if psi is not None and 0 < spec.group_weight < LEAST_WEIGHT:

@@ -195,7 +195,6 @@ def check_fit(group: dict[str, Any], checks: dict[str, Check]) -> None:
             raise ValueError(
                 f"the groups of {type(psi).__name__} span parameters of shapes {psi.joint_shapes}, got {shapes}"
             )
-        psi = None  # which takes no parameter by itself
     for parameter in parameters(group["params"]):
         check_parameter(parameter, psi)
         if "eps" in checks:
@@ -237,7 +236,7 @@ def check_parameter(parameter: Tensor, psi: Regularizer | None) -> None:
     if any(length > 1 and not step for length, step in zip(parameter.shape, parameter.stride(), strict=True)):
         raise ValueError(f"parameters must have memory for every entry, got an expanded one: {tuple(parameter.shape)}")
     try:
-        if psi is not None:
+        if psi is not None and psi.joint_shapes is None:  # else it takes all parameters of the group together
             psi.check_shape(tuple(parameter.shape))
     except ValueError as error:
         raise ValueError(f"{psi!r} does not fit a parameter of shape {tuple(parameter.shape)}: {error}") from error

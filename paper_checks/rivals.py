@@ -88,6 +88,8 @@ def identify(quick: bool) -> Outcome:
             left.axvline(STEPS, color="#8c8c8c", linewidth=0.8)
             left.set(xscale="log", title=f"lambda {weight:g}: T0 (right of the line: never)")
             right.set(xscale="log", title="F - F* at the end")
+            left.set_xticks([300, 1000, 3000, 8400], ["300", "1000", "3000", "8400"])
+            left.minorticks_off()
             for axis in (left, right):
                 axis.set_yticks(range(len(times[weight])), list(times[weight]))
                 axis.invert_yaxis()
@@ -148,7 +150,7 @@ def memory(quick: bool) -> Outcome:
                 )
             axis.axvline(PER_EPOCH, color="#8c8c8c", linewidth=0.8)
             axis.set(xscale="log", yscale="log", xlabel="effective number of gradients", title=f"lambda {weight:g}")
-        figure.axes[0].set_ylabel("flips per epoch at the end (0 drawn at 0.02)")
+        figure.axes[0].set_ylabel("flips per epoch at the end\n(0 drawn at 0.02)")
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
     return Outcome(
         "holds" if correlation <= -0.7 else "fails",

@@ -34,7 +34,7 @@ def unmagic(source: str) -> str:
 
 def test_every_notebook_has_its_text_and_the_other_way_round():
     assert sorted(path.stem for path in FOLDER.glob("*.py")) == NAMES
-    assert [name[:2] for name in NAMES] == ["1_", "2_", "3_", "4_", "5_"]
+    assert [name[:2] for name in NAMES] == ["1_", "2_", "3_", "4_", "5_", "6_"]
 
 
 @pytest.mark.parametrize("name", NAMES)

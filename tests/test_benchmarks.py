@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import steps
+from benchmarks import nuclear, steps
 from benchmarks.interleaved import Runner, compare
 from ramda_theory.regularizers import L1, MCP, GroupLasso, NuclearNorm, Reshaped, SparseGroupLasso
 
@@ -125,3 +125,32 @@ def test_the_benchmark_of_gpus_times_nothing_that_is_wrong(monkeypatch):
     monkeypatch.setattr(gpu.kernels, "using", lambda engine: contextlib.nullcontext())
     with pytest.raises(SystemExit, match="differs from float64"):
         gpu.check_equality("cpu", dry=True)
+
+
+def test_the_nuclear_norms_benchmark_prints_and_writes_both_parts(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(nuclear, "SEQUENCES", (((12, 10), 60.0),))
+    monkeypatch.setattr(nuclear, "WIDTHS", (20, 12, 8, 10))
+    generator = torch.Generator().manual_seed(0)
+    data = "noise", torch.randn(200, 20, generator=generator), torch.randint(0, 10, (200,), generator=generator)
+    monkeypatch.setattr(nuclear, "images", lambda: data)
+    out = tmp_path / "nuclear.json"
+    assert nuclear.main(["--repeats", "2", "--steps", "1", "3", "--out", str(out)]) == 0
+    solvers, *perceptron = json.loads(out.read_text())["rows"]
+    assert solvers["rank"] == solvers["accelerated_rank"] and solvers["worst_residual"] <= 1
+    assert 10 <= solvers["spread"] <= 400
+    assert [(row["optimizer"], row["steps"]) for row in perceptron if row["optimizer"] == "RMDA"] == [
+        ("RMDA", 3), ("RMDA", 5)
+    ]  # fmt: skip
+    assert all(row["worst_residual"] <= 1 for row in perceptron if row["iterations"])
+    assert {row["optimizer"]: row["at_most"] for row in perceptron} == {
+        "RAMDA": 0.8, "RMDA": 0.1, "ProxSGD": 0.1, "ProxAdamW": None
+    }  # fmt: skip
+    printed = capsys.readouterr().out
+    assert "12 x 10" in printed and "ProxAdamW" in printed
+
+
+@pytest.mark.parametrize("spread", [60.0, 1e3])
+def test_sequences_of_subproblems_have_the_spread_and_the_rank_they_are_asked_for(spread):
+    *_, problem = nuclear.sequence((30, 24), spread, 2)
+    assert float(problem.metric.max() / problem.metric.min()) == pytest.approx(spread, rel=1.0)
+    assert 2 <= nuclear.solve(problem).structure.count <= 16

@@ -9,7 +9,7 @@ import plain
 import pytest
 from backends import BACKENDS, DOUBLE, TORCH32, to_numpy
 
-from ramda_theory.regularizers import NuclearNorm, nuclear_norm
+from ramda_theory.regularizers import NuclearNorm, singular_values
 from ramda_theory.subproblem import Subproblem, solve
 from ramda_theory.subproblem.generated import NUCLEAR_NORM_METRICS, nuclear_norm_problem
 
@@ -111,7 +111,7 @@ def test_gram_is_for_hosts(monkeypatch):
     """Where values cannot be looked at the SVD serves every threshold, the number of kept values included."""
     z = np.random.default_rng(0).standard_normal((9, 6))
     expected, rank = NuclearNorm(1.0).prox_structure(z, 2.0)
-    monkeypatch.setattr(nuclear_norm, "is_host", lambda array: False)
+    monkeypatch.setattr(singular_values, "is_host", lambda array: False)
     for backend in DOUBLE:
         x, same_rank = NuclearNorm(1.0).prox_structure(backend.array(z), 2.0)
         assert np.allclose(to_numpy(x), expected, rtol=0, atol=1e-13) and same_rank == rank and 0 < rank.rank < 6

@@ -11,7 +11,7 @@ from backends import BACKENDS, DOUBLE, to_numpy
 from examples import EXAMPLES, MATRIX, example_problem, reference
 
 from ramda_theory.regularizers import L1, MCP, GroupLasso, GroupMCP, NuclearNorm
-from ramda_theory.subproblem import Accelerated, Exact, NewtonRaphson, ProximalGradient, Subproblem, solve
+from ramda_theory.subproblem import ADMM, Accelerated, Exact, NewtonRaphson, ProximalGradient, Subproblem, solve
 from ramda_theory.subproblem.generated import group_lasso_problem, nuclear_norm_problem
 from ramda_theory.subproblem.problem import Candidate
 
@@ -20,6 +20,8 @@ FIRST_ORDER = {
     "PG per group": ProximalGradient(step="group"),
     "accelerated": Accelerated(),
     "accelerated per group": Accelerated(step="group"),
+    "admm": ADMM(),
+    "admm, plain": ADMM(relaxation=1.0, memory=0),
 }
 
 
@@ -34,6 +36,8 @@ def test_solvers_agree_with_extended_precision(regularizer, name, backend):
         "accelerated": regularizer.convex,
         "accelerated per group": regularizer.convex and regularizer.separable,
         "PG per group": regularizer.separable,
+        "admm": regularizer.convex,
+        "admm, plain": regularizer.convex,
     }.get(name, True)
     if not can_solve:
         with pytest.raises(ValueError, match=r"solves GroupLasso only|needs a (convex )?regularizer|no exact method"):
@@ -66,7 +70,7 @@ def test_the_default_solves_in_any_dtype(regularizer, backend):
 
 
 def test_default_methods():
-    """Exact where there is an exact method, else accelerated for convex and proximal gradient for nonconvex psi."""
+    """Exact where there is an exact method, else ADMM for convex and proximal gradient for nonconvex psi."""
     for regularizer in MATRIX:
         problem = example_problem(regularizer, DOUBLE[0])
         assert (solve(problem).iterations == 0) == (not isinstance(regularizer, NuclearNorm))

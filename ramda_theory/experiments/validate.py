@@ -49,6 +49,7 @@ SOLVERS: dict[str, str | Solver] = {
     "PG per group": ProximalGradient(step="group"),
     "PG, relative decrease": ProximalGradient(stopping="relative_decrease"),
     "accelerated": "accelerated",
+    "admm": "admm",
     "newton_raphson": "newton_raphson",
     "cvxpy": "cvxpy",
 }
@@ -121,7 +122,7 @@ def applicable(name: str, problem: Subproblem) -> bool:
         return psi.has_metric_prox(problem.metric, problem.weight_sum)
     if name == "PG per group":
         return psi.separable
-    if name == "accelerated":
+    if name in ("accelerated", "admm"):
         return psi.convex
     if name == "newton_raphson":
         return psi.sum_of_group_norms

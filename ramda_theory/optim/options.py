@@ -15,6 +15,7 @@ from torch.nn.parameter import is_lazy
 from ramda_theory.arrays import real
 from ramda_theory.regularizers import Regularizer
 from ramda_theory.subproblem import (
+    ADMM,
     SOLVERS,
     Accelerated,
     ConstantTolerance,
@@ -25,7 +26,7 @@ from ramda_theory.subproblem import (
     ProximalGradient,
 )
 
-SOLVER_CLASSES = (Exact, Accelerated, ProximalGradient, NewtonRaphson)
+SOLVER_CLASSES = (Exact, ADMM, Accelerated, ProximalGradient, NewtonRaphson)
 TOLERANCE_CLASSES = (PolynomialTolerance, GeometricTolerance, ConstantTolerance)
 NONFINITE = ("raise", "skip", "ignore")
 PLAIN_KEYS = ("regularizer", "solver", "tolerance")
@@ -256,7 +257,7 @@ def check_solver(psi: Regularizer, choice: Any) -> None:
     reason = ""
     if isinstance(choice, Exact) and not psi.has_exact_method:
         reason = "it has no exact method"
-    elif isinstance(choice, Accelerated) and not psi.convex:
+    elif isinstance(choice, (ADMM, Accelerated)) and not psi.convex:
         reason = "it is not convex"
     elif isinstance(choice, NewtonRaphson) and not psi.sum_of_group_norms:
         reason = "that solver is for GroupLasso only"

@@ -17,7 +17,7 @@ from ramda_theory.optim.options import PLAIN_KEYS, Check, check_loaded, from_pla
 
 SQUARES = ("grad_sq_sum", "exp_avg_sq", "norms")
 """Arrays of a state that are nowhere negative: sums of squares, and norms of groups."""
-UNSHAPED = ("norms",)
+UNSHAPED = ("norms", "basis")
 """Those that do not have the shape of their parameter."""
 
 
@@ -29,7 +29,7 @@ class Checkpointed(Optimizer):
     """Keys of the state."""
     _scalar_keys: ClassVar[tuple[str, ...]] = ("step", "weight_sum")
     """Those that are one number per parameter."""
-    _spare_keys: ClassVar[tuple[str, ...]] = ("w", "norms")
+    _spare_keys: ClassVar[tuple[str, ...]] = ("w", "norms", "solution", "dual", "basis")
     """Keys that a state may have besides: the float32 copy of half-precision weights, and where solvers start."""
 
     inexactness: dict[Tensor, Inexactness]

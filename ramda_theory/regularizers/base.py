@@ -14,6 +14,7 @@ import numpy as np
 
 from ramda_theory.arrays import Array, is_host, largest, namespace, norm, real, wide
 from ramda_theory.regularizers.kernel import KernelSpec
+from ramda_theory.regularizers.prox_sequence import ProxSequence
 from ramda_theory.structure import GroupSupport, Structure
 
 
@@ -47,6 +48,7 @@ class Regularizer(ABC):
     norm: ClassVar[bool] = (
         False  # psi is one: psi*(u) is 0 where `critical_weight` of u is at most weight, else infinite
     )
+    remembers: ClassVar[bool] = False  # its `prox_sequence` is faster than `prox` from one step to the next
     sum_of_group_norms: ClassVar[bool] = False  # exactly: psi(w) = sum_g weight_g ||w_g||, and nothing else
 
     _registry: ClassVar[dict[str, type[Regularizer]]] = {}
@@ -132,6 +134,22 @@ class Regularizer(ABC):
             None where exact zeros tell it (`structure`).
         """
         return self.prox(z, step), None
+
+    def prox_sequence(self, basis: Array | None = None, *, exact: bool = False) -> ProxSequence:
+        """The proximal map as a solver asks for it again and again, at arrays that are close to one another.
+
+        Parameters
+        ----------
+        basis : array, optional
+            `ProxSequence.basis` of an earlier sequence.
+        exact : bool
+            Whether every call must keep within its slack.
+
+        Returns
+        -------
+        ProxSequence
+        """
+        return ProxSequence(self)
 
     # metric_prox(linear, diag, scale=1.0) = argmin_x <linear, x> + 1/2 <x, diag x> + scale psi(x) is defined by those
     # classes that can compute it exactly, and by no other.

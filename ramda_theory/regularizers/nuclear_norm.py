@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ramda_theory.arrays import Array, integers, is_host, largest, namespace, to_host, total, wide
+from ramda_theory.arrays import Array, integers, largest, namespace, to_host, total, wide
 from ramda_theory.extras import needs
 from ramda_theory.regularizers.base import Regularizer, same_shape
+from ramda_theory.regularizers.prox_sequence import ProxSequence
+from ramda_theory.regularizers.singular_values import project_out, shrink_singular_values, svd, svdvals
+from ramda_theory.regularizers.threshold_sequence import ThresholdSequence
 from ramda_theory.structure import Rank, numerical_rank
-
-GRAM_LIMIT = 1e-3
-"""Thresholds above this fraction of ||z|| go through the Gram matrix, whose error there is 1e-13 ||z||."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class NuclearNorm(Regularizer):
     separable: ClassVar[bool] = False
     needs_matrix: ClassVar[bool] = True
     norm: ClassVar[bool] = True
+    remembers: ClassVar[bool] = True
 
     row_dims: tuple[int, ...] = (0,)
     column_dims: tuple[int, ...] = (1,)
@@ -91,6 +92,22 @@ class NuclearNorm(Regularizer):
         size = math.prod(array.shape[axis] for axis in rows), math.prod(array.shape[axis] for axis in columns)
         return xp.reshape(xp.permute_dims(array, rows + columns), size)
 
+    def array(self, matrix: Array, like: Array) -> Array:
+        """Inverse of `matrix`.
+
+        Parameters
+        ----------
+        matrix : array, shape (rows, columns)
+        like : array
+            Of the shape that is wanted.
+
+        Returns
+        -------
+        array
+            ``matrix`` itself where ``like`` is a matrix.
+        """
+        return self._unmatrix(namespace(matrix=matrix), matrix, like)
+
     def _unmatrix(self, xp: ModuleType, matrix: Array, like: Array) -> Array:
         rows, columns = self._axes(like.shape)
         if rows == (0,) and columns == (1,):
@@ -111,6 +128,10 @@ class NuclearNorm(Regularizer):
         """`prox` and the number of singular values its threshold left (waits for a device)."""
         x, rank = self._shrink(z, step)
         return x, Rank(int(rank), *self.matrix(z).shape)
+
+    def prox_sequence(self, basis: Array | None = None, *, exact: bool = False) -> ProxSequence:
+        """Its proximal maps go from one basis of singular vectors to the next."""
+        return ThresholdSequence(self, basis, exact=exact)
 
     def _shrink(self, z: Array, step: Array | float) -> tuple[Array, Array]:
         xp = namespace(z=z)
@@ -232,44 +253,3 @@ class NuclearNorm(Regularizer):
         matrix = wide(xp, self.matrix(w))
         rank = numerical_rank(to_host(svdvals(xp, matrix)), tuple(matrix.shape), self._epsilon(xp, w))
         return Rank(rank, *matrix.shape)
-
-
-def svdvals(xp: ModuleType, matrix: Array) -> Array:
-    """Singular values, largest first (none for an empty matrix)."""
-    if not math.prod(matrix.shape):
-        return xp.zeros(0, dtype=matrix.dtype)
-    finite = xp.all(xp.isfinite(matrix))
-    return xp.where(finite, xp.linalg.svdvals(xp.where(finite, matrix, xp.zeros_like(matrix))), xp.nan)
-
-
-def svd(xp: ModuleType, matrix: Array) -> tuple[Array, Array, Array]:
-    """Thin SVD, all NaN if the matrix is not finite (where LAPACK would raise)."""
-    finite = xp.all(xp.isfinite(matrix))
-    u, s, vh = xp.linalg.svd(xp.where(finite, matrix, xp.zeros_like(matrix)), full_matrices=False)
-    return xp.where(finite, u, xp.nan), xp.where(finite, s, xp.nan), xp.where(finite, vh, xp.nan)
-
-
-def project_out(xp: ModuleType, left: Array, right: Array, g: Array) -> Array:
-    """(I - left left^T) g (I - right right^T): the normal part of g at a matrix with these singular vectors."""
-    g = g - left @ (left.T @ g)
-    return g - (g @ right) @ right.T
-
-
-def shrink_singular_values(xp: ModuleType, z: Array, threshold: Array | float) -> tuple[Array, Array]:
-    """Soft-threshold the singular values of ``z``; also the number that stay positive.
-
-    By an SVD, or, where the threshold is well above what the Gram matrix loses, by the eigenvectors Q of the smaller
-    of z z^T and z^T z: the result is Q diag(max(1 - threshold/sigma, 0)) Q^T z, at a third of the cost.
-    """
-    if not math.prod(z.shape):
-        return z, xp.asarray(0)
-    if is_host(z) and bool(threshold > GRAM_LIMIT * xp.linalg.vector_norm(z)):
-        short = z.shape[0] <= z.shape[1]
-        values, vectors = xp.linalg.eigh(z @ z.T if short else z.T @ z)
-        kept = int(xp.count_nonzero(values > threshold**2))
-        q = vectors[:, vectors.shape[1] - kept :]
-        factor = 1.0 - threshold / xp.sqrt(values[values.shape[0] - kept :])
-        return ((q * factor) @ (q.T @ z) if short else (z @ q) @ (factor[:, None] * q.T)), xp.asarray(kept)
-    u, s, vh = svd(xp, z)
-    left = xp.where(s <= threshold, xp.zeros_like(s), s - threshold)
-    return (u * left) @ vh, xp.count_nonzero(left)

@@ -1,5 +1,6 @@
 """The subproblem of every method here, (4) and (6) of arXiv:2403.14398, and its solvers."""
 
+from ramda_theory.subproblem.admm import ADMM
 from ramda_theory.subproblem.exact import Exact, NewtonRaphson
 from ramda_theory.subproblem.first_order import Accelerated, ProximalGradient
 from ramda_theory.subproblem.perturbation import largest_perturbation, perturbed
@@ -9,6 +10,7 @@ from ramda_theory.subproblem.solve import SOLVERS, solve
 from ramda_theory.subproblem.tolerance import ConstantTolerance, GeometricTolerance, PolynomialTolerance
 
 __all__ = [
+    "ADMM",
     "SOLVERS",
     "Accelerated",
     "ConstantTolerance",

@@ -209,6 +209,8 @@ class Candidate(NamedTuple):
     point: Array
     iterations: int
     structure: Structure | None = None
+    dual: Array | None = None
+    basis: Array | None = None
 
 
 @dataclass(frozen=True)
@@ -232,6 +234,8 @@ class Solution:
         eps_t that ``residual`` was held against.
     descent : bool or None
         Whether Q(point) <= Q(start), as far as the dtype can tell; None without a start.
+    dual : array or None
+        An element of d psi(point) that the solver ended with ("admm"), from which it can go on; None otherwise.
     """
 
     point: Array
@@ -241,3 +245,4 @@ class Solution:
     status: str
     tolerance: float = math.nan
     descent: bool | None = None
+    dual: Array | None = None

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable
+from functools import partial
 
 from ramda_theory.arrays import Array, namespace, real
 from ramda_theory.regularizers.base import same_shape
+from ramda_theory.subproblem.admm import ADMM
 from ramda_theory.subproblem.exact import Exact, NewtonRaphson
 from ramda_theory.subproblem.first_order import Accelerated, ProximalGradient
 from ramda_theory.subproblem.problem import Candidate, Solution, Subproblem
@@ -20,6 +22,7 @@ SOLVERS: dict[str, Solver] = {
     "exact": Exact(),
     "proximal_gradient": ProximalGradient(),
     "accelerated": Accelerated(),
+    "admm": ADMM(),
     "newton_raphson": NewtonRaphson(),
     "cvxpy": Cvxpy(),
 }
@@ -28,7 +31,7 @@ SOLVERS: dict[str, Solver] = {
 def solve(
     subproblem: Subproblem,
     method: str | Solver | None = None,
-    start: Array | None = None,
+    start: Array | Solution | None = None,
     tolerance: float | None = None,
     max_iter: int = 10_000,
 ) -> Solution:
@@ -38,12 +41,13 @@ def solve(
     ----------
     subproblem : Subproblem
     method : str or solver, optional
-        One of "exact", "proximal_gradient", "accelerated", "newton_raphson", "cvxpy", or a configured solver such as
-        ``ProximalGradient(step="group")``.  By default exact where an exact method exists, else accelerated for
+        One of "exact", "proximal_gradient", "accelerated", "admm", "newton_raphson", "cvxpy", or a configured solver
+        such as ``ProximalGradient(step="group")``.  By default exact where an exact method exists, else "admm" for
         convex psi and proximal gradient for nonconvex psi.
-    start : array, optional
+    start : array or Solution, optional
         W_{t-1}: where iterations begin (else at the anchor) and what the objective condition of (7) compares with
-        (else it is not asked for).
+        (else it is not asked for).  A `Solution` of a subproblem like this one stands for its point; "admm" goes on
+        from its dual too.
     tolerance : float, optional
         eps_t >= 0 of (7), on the residual of the unscaled Q.  Default: `Subproblem.default_tolerance`.
     max_iter : int
@@ -67,6 +71,10 @@ def solve(
         raise TypeError(f"max_iter must be an integer, got {max_iter!r}") from error
     if max_iter < 1:
         raise ValueError(f"max_iter must be at least 1, got {max_iter}")
+    if isinstance(start, Solution):
+        start, dual = start.point, start.dual
+        if dual is not None and isinstance(solver, ADMM):
+            solver = partial(solver, dual=dual)
     if isinstance(start, (int, float)):
         raise ValueError(f"start must be an array of shape {tuple(subproblem.anchor.shape)}, got the number {start!r}")
     if start is not None:
@@ -86,7 +94,7 @@ def choose(subproblem: Subproblem, method: str | Solver | None) -> Solver:
         regularizer = subproblem.regularizer
         if regularizer.has_metric_prox(subproblem.metric, subproblem.weight_sum):
             return SOLVERS["exact"]
-        return SOLVERS["accelerated" if regularizer.convex else "proximal_gradient"]
+        return SOLVERS["admm" if regularizer.convex else "proximal_gradient"]
     if callable(method) and not isinstance(method, type):
         return method
     if method not in SOLVERS:
@@ -110,4 +118,4 @@ def judge(subproblem: Subproblem, candidate: Candidate, tolerance: float, start:
         status = "no_descent"
     else:
         status = "solved"
-    return Solution(point, structure, residual, candidate.iterations, status, tolerance, descent)
+    return Solution(point, structure, residual, candidate.iterations, status, tolerance, descent, candidate.dual)

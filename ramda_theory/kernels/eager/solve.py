@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ramda_theory.kernels.sharding import apply, full_tensor, is_sharded, local_shard
+from ramda_theory.kernels.eager.warm_start import WarmStart
+from ramda_theory.kernels.sharding import apply, full_tensor, local_shard
 from ramda_theory.regularizers import Regularizer
-from ramda_theory.subproblem import Exact, Subproblem
+from ramda_theory.subproblem import ADMM, Exact, Subproblem
 from ramda_theory.subproblem.solve import choose, judge
 
 Scalar = Tensor | float
@@ -60,6 +61,7 @@ def minimizer(
     t: Scalar,
     options: dict[str, Any],
     record: dict[Tensor, Inexactness] | None = None,
+    warm: WarmStart | None = None,
 ) -> Tensor:
     """argmin_x <linear, x> + 1/2 <x - base, diag (x - base)> + scale psi(x): this process's piece, like ``start``.
 
@@ -82,41 +84,36 @@ def minimizer(
         The parameter group: ``regularizer``, ``solver``, ``tolerance``, ``max_iter``.
     record : dict, optional
         Where to leave how well a regularized parameter's point meets (7): that gathers it and waits for the device.
+    warm : WarmStart, optional
+        Where ADMM begins, and leaves where it ended.
     """
     psi: Any = options["regularizer"]
     if psi is None or not parameter.numel() or proximal:
         z = base - linear / (diag.to(base.dtype) if isinstance(diag, Tensor) else diag)
         if psi is None or not parameter.numel():
             return z
+        if warm is not None and warm.remembers(psi, parameter, z):
+            return warm.prox(psi, z, float(scale / diag))
         return apply(lambda whole: psi.prox(whole, scale / diag), psi, parameter, z)
     assert isinstance(diag, Tensor)
-    if record is not None:
-        return _recorded(base, linear, diag, scale, parameter, start, t, options, record)
+    if record is not None or not is_exact(psi, options["solver"]):
+        if torch.compiler.is_compiling():
+            raise RuntimeError(
+                f"{psi!r} is solved by iterations that look at their residual: such a step cannot compile"
+            )
+        return _iterated(base, linear, diag, scale, parameter, start, t, options, record, warm)
 
     def exact(linear: Tensor, diag: Tensor) -> Tensor:
         found: Tensor = psi.metric_prox(linear, diag, scale)
         return found
 
-    def iterate(base: Tensor, linear: Tensor, diag: Tensor, start: Tensor) -> Tensor:
-        if not finite(base, linear, diag, start):
-            return torch.full_like(base, torch.nan)  # what on_nonfinite="ignore" let through stays visible
-        problem = Subproblem(base, linear, diag, float(scale), psi)
-        solver = choose(problem, options["solver"])
-        found: Tensor = solver(problem, start, eps_t(problem, t, options), options["max_iter"]).point
-        return found
-
-    if is_exact(psi, options["solver"]):
-        # The linear term in float64: what cancels in it decides which groups are zero.
-        wide = diag.double()
-        combined = linear.double() - wide * base.double()
-        return apply(exact, psi, parameter, combined, wide).to(start.dtype)
-    if torch.compiler.is_compiling():
-        raise RuntimeError(f"{psi!r} is solved by iterations that look at their residual: such a step cannot compile")
-    gather = is_sharded(parameter)
-    return apply(iterate, psi, parameter, base, linear, diag, start, gather=gather).to(start.dtype)
+    # The linear term in float64: what cancels in it decides which groups are zero.
+    wide = diag.double()
+    combined = linear.double() - wide * base.double()
+    return apply(exact, psi, parameter, combined, wide).to(start.dtype)
 
 
-def _recorded(
+def _iterated(
     base: Tensor,
     linear: Tensor,
     diag: Tensor,
@@ -125,19 +122,28 @@ def _recorded(
     start: Tensor,
     t: Scalar,
     options: dict[str, Any],
-    record: dict[Tensor, Inexactness],
+    record: dict[Tensor, Inexactness] | None,
+    warm: WarmStart | None,
 ) -> Tensor:
-    """`minimizer` of the gathered problem, judged by (7)."""
+    """`minimizer` of the gathered problem, judged by (7) if that is to be recorded."""
     base, linear, diag, begin = (full_tensor(piece, parameter) for piece in (base, linear, diag, start))
     if not finite(base, linear, diag, begin):
-        record[parameter] = Inexactness(math.nan, math.nan, 0, "max_iter")
-        return torch.full_like(start, torch.nan)
+        if record is not None:
+            record[parameter] = Inexactness(math.nan, math.nan, 0, "max_iter")
+        return torch.full_like(start, torch.nan)  # what on_nonfinite="ignore" let through stays visible
     problem = Subproblem(base, linear, diag, float(scale), options["regularizer"])
     tolerance = eps_t(problem, t, options)
-    candidate = choose(problem, options["solver"])(problem, begin, tolerance, options["max_iter"])
-    solution = judge(problem, candidate, tolerance, begin)
-    record[parameter] = Inexactness(solution.residual, tolerance, solution.iterations, solution.status)
-    return local_shard(solution.point, parameter)
+    solver = choose(problem, options["solver"])
+    if warm is not None and isinstance(solver, ADMM):
+        candidate = solver(problem, begin, tolerance, options["max_iter"], **warm.read(parameter))
+        warm.write(candidate, parameter, start)
+    else:
+        candidate = solver(problem, begin, tolerance, options["max_iter"])
+    point: Tensor = candidate.point.to(start.dtype)
+    if record is not None:
+        solution = judge(problem, candidate._replace(point=point), tolerance, begin)
+        record[parameter] = Inexactness(solution.residual, tolerance, solution.iterations, solution.status)
+    return local_shard(point, parameter)
 
 
 def finite(*tensors: Tensor) -> bool:

@@ -13,6 +13,7 @@ from torch.optim.optimizer import _default_to_fused_or_foreach  # type: ignore[a
 from ramda_theory.kernels.eager.joint import check_joint, is_joint, joint_minimizer
 from ramda_theory.kernels.eager.solve import Inexactness, minimizer
 from ramda_theory.kernels.eager.tensor_list import apart, cube_root, square_root, together
+from ramda_theory.kernels.eager.warm_start import WarmStart
 from ramda_theory.kernels.recurrences import Recurrence
 from ramda_theory.kernels.sharding import local, local_gradient
 from ramda_theory.kernels.work import Work, host_scalars
@@ -112,7 +113,9 @@ def _step(
             point = joint[i]
         else:
             metric = apart(diag)[i] if recurrence.metric else diag
-            point = minimizer(apart(base)[i], apart(linear)[i], metric, scale, parameter=parameter, start=w, **about)
+            warm = WarmStart(work.states[i], still) if work.states else None
+            begin: dict[str, Any] = {"parameter": parameter, "start": w, "warm": warm}
+            point = minimizer(apart(base)[i], apart(linear)[i], metric, scale, **begin, **about)
         if recurrence.averages:
             point = torch.lerp(w, point, c.to(w.dtype) if isinstance(c, Tensor) else c)
         masked_copy_(w, point, still)
@@ -152,10 +155,9 @@ def structured_point(recurrence: Recurrence, work: Work) -> list[Tensor]:
         state = [[local(array[0])] for array in one.arrays]
         _, _, base, linear, diag = _prologue(recurrence, [torch.zeros_like(w)], [w], state, numbers)
         scale = scalar(one.weight_sums[0], on_host)
-        tensors = base, linear, diag, scale
-        points.append(
-            minimizer(*tensors, proximal=not recurrence.metric, parameter=parameter, start=w, t=t, options=work.options)
-        )
+        about = {"proximal": not recurrence.metric, "parameter": parameter, "start": w, "t": t, "options": work.options}
+        warm = WarmStart(one.states[0], keep=False) if one.states else None
+        points.append(minimizer(base, linear, diag, scale, **about, warm=warm))
     return points
 
 

@@ -1,0 +1,191 @@
+"""Soft-thresholding of the singular values of a sequence of matrices of low rank, from one basis to the next."""
+
+from __future__ import annotations
+
+import math
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from ramda_theory.arrays import Array, is_host, namespace, wide
+from ramda_theory.regularizers.matrix_products import shrink_by_products
+from ramda_theory.regularizers.prox_sequence import ProxSequence
+from ramda_theory.regularizers.singular_values import GRAM_LIMIT, svd
+from ramda_theory.structure import Rank
+
+WIDEST = 0.5
+"""A basis of more columns than this share of the shorter side costs more than a decomposition."""
+LEEWAY = 1e-5
+"""Relative: singular values this little above the threshold are not looked for."""
+
+
+Found = tuple[Array, int, float]
+"""X, its rank, and the norm of E."""
+
+
+class ThresholdSequence(ProxSequence):
+    """The nuclear norm's proximal map by subspace iteration from the basis of the call before.
+
+    With Q the basis of the left singular vectors, Rayleigh-Ritz on Q^T Z = U' S V^T gives singular triplets; those with
+    S > tau make X = Q U' (S - tau) V^T.  Then Z - X = E + N, where E = Z V - Q U' S is how far they are from singular
+    and N / tau is a subgradient of the nuclear norm at X if nothing above tau is left in Z - Q Q^T Z, which a Cholesky
+    factorization of tau^2 I minus its Gram matrix tells (`confirmed`).  Where there is no basis yet, the rank is not
+    low, E stays large, or the test fails, the Gram matrix of Z is decomposed.  On accelerators float32 matrices are
+    thresholded by products instead (`shrink_by_products`).
+
+    Parameters
+    ----------
+    regularizer : NuclearNorm
+    basis : array, shape (shorter side, columns), optional
+        That of an earlier sequence.
+    exact : bool
+        Iterate until the error is within the slack, or decompose.  Otherwise an error some times as large is left to
+        the next call, where it is made up for on the way.
+    """
+
+    def __init__(self, regularizer: Any, basis: Array | None = None, *, exact: bool = False) -> None:
+        super().__init__(regularizer)
+        self.basis, self._exact = basis, exact
+        self._fresh = True
+        self._confirm: tuple[Array, Array, float] | None = None
+        self.decompositions = 0
+
+    def __call__(self, z: Array, step: float, slack: float) -> tuple[Array, Rank, float]:
+        """As in `ProxSequence`; ``step`` times the weight is the threshold tau."""
+        xp = namespace(z=z)
+        matrix = self.regularizer.matrix(z)
+        rows, columns = matrix.shape
+        short = matrix if rows <= columns else matrix.T
+        threshold = float(step) * self.regularizer.weight
+        if threshold > 0 and z.dtype == xp.float32 and not is_host(z):
+            x, trace = shrink_by_products(short, threshold)
+            error = 16.0 * float(xp.finfo(z.dtype).eps) * float(xp.linalg.vector_norm(z))
+            x = self.regularizer.array(x if rows <= columns else x.T, z)
+            return x, Rank(round(float(trace)), rows, columns), error
+        found = self._from_basis(xp, short, threshold, slack) if threshold > 0 else None
+        if found is None:
+            found = self._decomposed(xp, short, threshold, slack)
+        x, rank, error = found
+        x = self.regularizer.array(x if rows <= columns else x.T, z)
+        return x, Rank(rank, rows, columns), error
+
+    def confirmed(self) -> bool:
+        """As in `ProxSequence`."""
+        if self._confirm is None:
+            return True
+        (q, short, threshold), self._confirm = self._confirm, None
+        xp = namespace(q=q)
+        rest = short - q @ (q.T @ short)
+        gram = rest @ rest.T
+        level = (threshold * (1.0 + LEEWAY)) ** 2
+        if positive_definite(xp, level * xp.eye(gram.shape[0], dtype=gram.dtype, device=gram.device) - gram):
+            return True
+        self.basis = None
+        return False
+
+    def _from_basis(self, xp: ModuleType, z: Array, threshold: float, slack: float) -> Found | None:
+        """By subspace iteration; None where a decomposition is called for."""
+        self._confirm = None
+        q = self.basis
+        if q is None or q.shape[0] != z.shape[0] or not 0 < q.shape[1] <= WIDEST * z.shape[0]:
+            return None
+        q = xp.astype(q, z.dtype)
+        if self._fresh:
+            q, _ = xp.linalg.qr(q)
+            self._fresh = False
+        passes, degree, patience = (6, 4, 1.0) if self._exact else (2, 1, 30.0)
+        for remaining in reversed(range(passes)):
+            c = q.T @ z
+            fine = wide(xp, c) if self._exact else c
+            values, turn = xp.linalg.eigh(fine @ fine.T)
+            turn = xp.astype(turn, z.dtype)
+            q, c = q @ turn, turn.T @ c
+            least = float(values[0])
+            rank = int(xp.count_nonzero(values > threshold**2))
+            if rank == len(values) or not 0 < least < math.inf:
+                return None
+            image = z @ c.T
+            singular = xp.sqrt(values[len(values) - rank :])
+            kept, right = q[:, q.shape[1] - rank :], c[c.shape[0] - rank :]
+            off = (image[:, image.shape[1] - rank :] - kept * xp.astype(singular**2, z.dtype)) / xp.astype(
+                singular, z.dtype
+            )
+            error = float(xp.linalg.vector_norm(off))
+            done = error <= slack
+            if not done and not remaining and error > patience * slack:
+                return None
+            if not (done and self._exact):
+                q = self.basis = filtered(xp, z, q, image, values, 1 if done else degree)
+            else:
+                self.basis = q
+            if done:
+                break
+        x = (kept * xp.astype(1.0 - threshold / singular, z.dtype)) @ right
+        self._confirm = kept, z, threshold
+        return x, rank, error
+
+    def _decomposed(self, xp: ModuleType, z: Array, threshold: float, slack: float) -> Found:
+        """By the eigenvectors of the Gram matrix, in the precision that the slack allows, or an SVD."""
+        self.decompositions += 1
+        self._fresh = False
+        size = float(xp.linalg.vector_norm(z))
+        # What rounding does to Z Z^T moves what is made of a singular value s by so much of ||Z||^2 / s.
+        rounding = 4.0 * float(xp.finfo(z.dtype).eps) * size**2
+        error = rounding / threshold if threshold else math.inf
+        double = z if error <= slack else wide(xp, z)
+        if threshold > GRAM_LIMIT * size:
+            values, q = xp.linalg.eigh(double @ double.T)
+            singular = xp.sqrt(xp.where(values > 0, values, xp.zeros_like(values)))
+            rank = int(xp.count_nonzero(singular > threshold))
+            top, kept = singular[len(values) - rank :], q[:, q.shape[1] - rank :]
+            x = (kept * (1.0 - threshold / top)) @ (kept.T @ double)
+        else:
+            u, s, vh = svd(xp, double)
+            rank = int(xp.count_nonzero(s > threshold))
+            q = xp.flip(u, axis=1)
+            x = (u[:, :rank] * (s[:rank] - threshold)) @ vh[:rank]
+        columns = rank + 4 + rank // 4
+        self.basis = xp.astype(q[:, q.shape[1] - columns :], z.dtype) if columns <= WIDEST * z.shape[0] else None
+        return xp.astype(x, z.dtype), rank, error if error <= slack else 0.0
+
+
+def filtered(xp: ModuleType, z: Array, q: Array, image: Array, values: Array, degree: int) -> Array:
+    """An orthonormal basis nearer to the largest singular vectors: T_degree(2 Z Z^T / least - I) Q.
+
+    Chebyshev's polynomial is at most 1 on [0, least] and grows fastest beyond.  Columns are divided by what it is at
+    their own value, so that none drowns the others.
+
+    Parameters
+    ----------
+    xp : module
+        Namespace of the arrays.
+    z : array
+        The matrix.
+    q, image, values : arrays
+        Ritz vectors, Z Z^T times them, and their values, the least first and > 0.
+    degree : int
+        >= 1.
+    """
+    scale = 2.0 / float(values[0])
+    argument = xp.astype(scale * values - 1.0, z.dtype)
+    before, now = xp.ones_like(argument), argument
+    old, new = q, scale * image - q
+    for _ in range(degree - 1):
+        old, new = new, 2.0 * (scale * (z @ (z.T @ new)) - new) - old
+        before, now = now, 2.0 * argument * now - before
+    basis, _ = xp.linalg.qr(new / now)
+    return basis
+
+
+def positive_definite(xp: ModuleType, matrix: Array) -> bool:
+    """Whether a symmetric matrix has a Cholesky factorization."""
+    if xp is np:
+        try:
+            np.linalg.cholesky(matrix)
+        except np.linalg.LinAlgError:
+            return False
+        return True
+    import torch
+
+    return int(torch.linalg.cholesky_ex(matrix).info) == 0

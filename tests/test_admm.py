@@ -1,0 +1,210 @@
+"""ADMM: its dual, warm starts, and the textbook's three updates against its one matrix."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from backends import BACKENDS, DOUBLE, TORCH32, to_numpy
+from cases import cases
+from examples import EXAMPLES, example_problem
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ramda_theory.regularizers import L1, MCP
+from ramda_theory.subproblem import ADMM, Subproblem, solve
+from ramda_theory.subproblem.admm import mean_of
+from ramda_theory.subproblem.anderson import Anderson
+from ramda_theory.subproblem.generated import nuclear_norm_problem
+
+CONVEX = [psi for psi in EXAMPLES if psi.convex]
+
+
+@pytest.mark.parametrize("backend", BACKENDS, ids=str)
+@pytest.mark.parametrize("psi", CONVEX, ids=str)
+def test_the_dual_is_a_subgradient_of_psi(psi, backend):
+    """It is in d psi(point), and with it a subgradient of Q that bounds the left side of (7) from above."""
+    problem = example_problem(psi, backend)
+    tolerance = max(1e-10, 10 * backend.eps) * problem.magnitude
+    solution = solve(problem, "admm", tolerance=tolerance)
+    assert solution.status == "solved"
+    point, dual = to_numpy(solution.point), to_numpy(solution.dual)
+    off = float(psi.subdifferential_distance(solution.point, -backend.array(dual)))
+    assert off <= 1e3 * backend.eps * max(1.0, np.linalg.norm(dual))
+    data = (to_numpy(array) for array in (problem.anchor, problem.grad_sum, problem.metric))
+    anchor, grad_sum, metric = data
+    s = grad_sum + metric * (point - anchor) + problem.weight_sum * dual
+    rounding = 10 * backend.eps * problem.magnitude
+    assert solution.residual - rounding <= np.linalg.norm(s) <= tolerance + rounding
+
+
+def textbook(problem, rho, relaxation, iterations):
+    """W = (b + rho Z - Y)/(P + rho), W' = r W + (1 - r) Z, Z = prox(W' + Y/rho), Y += rho (W' - Z), from Z0 and Y0."""
+    metric, b = problem.metric, -problem.linear
+    z = problem.anchor.copy()
+    y = b - metric * z
+    z = problem.regularizer.prox(z + y / rho, problem.weight_sum / rho)
+    y = rho * (problem.anchor + y / rho - z)
+    for _ in range(iterations - 1):
+        w = (b + rho * z - y) / (metric + rho)
+        relaxed = relaxation * w + (1 - relaxation) * z
+        z = problem.regularizer.prox(relaxed + y / rho, problem.weight_sum / rho)
+        y = y + rho * (relaxed - z)
+    return z, y / problem.weight_sum
+
+
+@pytest.mark.parametrize("relaxation", [1.0, 1.6])
+@pytest.mark.parametrize("psi", CONVEX, ids=str)
+def test_one_matrix_does_what_the_three_updates_do(psi, relaxation):
+    problem = example_problem(psi, DOUBLE[0])
+    rho = mean_of(np, problem.metric)
+    for iterations in (1, 2, 7):
+        solution = solve(problem, ADMM(relaxation, memory=0, penalty=rho), tolerance=0.0, max_iter=iterations)
+        z, y = textbook(problem, rho, relaxation, iterations)
+        np.testing.assert_allclose(solution.point, z, rtol=0, atol=1e-12 * np.linalg.norm(problem.anchor))
+        np.testing.assert_allclose(solution.dual, y, rtol=0, atol=1e-11 * np.linalg.norm(y))
+
+
+@pytest.mark.parametrize("psi", CONVEX, ids=str)
+def test_a_solution_is_where_the_next_begins(psi):
+    """At the same subproblem nothing is left to do; at one nearby less than from its point alone; and from duals that
+    are wrong the same solution is reached."""
+    problem = example_problem(psi, DOUBLE[0])
+    tolerance = 1e-9 * problem.magnitude
+    solution = solve(problem, "admm", tolerance=tolerance)
+    assert solve(problem, "admm", start=solution, tolerance=tolerance).iterations == 1
+    noise = 1e-4 * np.random.default_rng(0).standard_normal(problem.anchor.shape)
+    near = dataclasses.replace(problem, grad_sum=problem.grad_sum + noise, weight_sum=1.01 * problem.weight_sum)
+    counts = [solve(near, "admm", start=start, tolerance=tolerance).iterations for start in (solution, None)]
+    assert counts[0] <= counts[1]
+    for dual in (0 * solution.dual, -solution.dual, 100 * noise):
+        again = solve(problem, "admm", start=dataclasses.replace(solution, dual=dual), tolerance=tolerance)
+        assert again.status == "solved"
+        assert np.sqrt(np.sum(problem.metric * (again.point - solution.point) ** 2)) <= 2 * float(
+            tolerance / np.sqrt(np.min(problem.metric))
+        )
+
+
+def test_other_solvers_take_the_point_of_a_solution():
+    problem = example_problem(L1(0.7), DOUBLE[0])
+    solution = solve(problem, "admm")
+    assert solve(problem, "accelerated", start=solution).iterations <= 2
+    assert solve(problem, "accelerated").dual is None
+
+
+@pytest.mark.parametrize("kind", ["L1", "GroupLasso", "SparseGroupLasso"])
+@given(st.data())
+def test_agrees_with_the_exact_solution(kind, data):
+    """Any shape and weight, metrics over one order of magnitude: within the error that (7) implies."""
+    case = data.draw(cases(kind, empty=False, scales=3.0, spread=1.0))
+    anchor = case.rng.standard_normal(case.z.shape)
+    problem = Subproblem(anchor, case.diag * (anchor - case.z), case.diag, case.step, case.regularizer)
+    exact = solve(problem, "exact")
+    solution = solve(problem, "admm", tolerance=1e-9 * problem.magnitude)
+    assert solution.status == "solved"
+    error = np.sqrt(np.sum(case.diag * (solution.point - exact.point) ** 2))
+    assert error <= (1e-9 + 1e-13) * problem.magnitude / np.sqrt(np.min(case.diag))
+
+
+@given(st.data())
+def test_nuclear_norms_of_any_shape_meet_their_tolerance(data):
+    case = data.draw(cases("NuclearNorm", empty=False, scales=3.0, spread=3.0))
+    anchor = case.rng.standard_normal(case.z.shape)
+    problem = Subproblem(anchor, case.diag * (anchor - case.z), case.diag, case.step, case.regularizer)
+    tolerance = 1e-8 * problem.magnitude
+    ours, theirs = solve(problem, "admm", tolerance=tolerance), solve(problem, "accelerated", tolerance=tolerance)
+    assert ours.status == "solved" and ours.residual <= tolerance
+    if theirs.status == "solved":
+        error = np.sqrt(np.sum(case.diag * (ours.point - theirs.point) ** 2))
+        assert error <= 2.1 * tolerance / np.sqrt(np.min(case.diag))
+
+
+@pytest.mark.parametrize(("metric", "share"), [("moderate", 0.7), ("wide", 0.35), ("floor", 0.7)])
+def test_fewer_iterations_than_the_accelerated_solver(metric, share):
+    """Cold, at the same tolerance and rank; most where the metric is spread widely and evenly."""
+    problem = nuclear_norm_problem(64, 64, metric)
+    for tolerance in (2.4e-5, 1e-9):
+        ours, theirs = (solve(problem, m, tolerance=tolerance * problem.magnitude) for m in ("admm", "accelerated"))
+        assert ours.structure == theirs.structure
+        assert ours.iterations <= share * theirs.iterations
+
+
+def test_float32_data_are_solved_in_float32_unless_the_tolerance_is_too_tight():
+    problem = nuclear_norm_problem(24, 30, "moderate")
+    single = Subproblem(*(TORCH32.array(a) for a in (problem.anchor, problem.grad_sum, problem.metric)), 1.0,
+                        problem.regularizer)  # fmt: skip
+    for tolerance, dtype in ((2e-5, torch.float32), (1e-7, torch.float64)):
+        solution = solve(single, "admm", tolerance=tolerance * problem.magnitude)
+        assert solution.status == "solved" and solution.dual.dtype == dtype
+
+
+def test_the_objective_condition_is_met():
+    """From a start that is better than what a loose tolerance allows, the iterations go on until nothing is lost."""
+    problem = nuclear_norm_problem(24, 20, "moderate")
+    best = solve(problem, tolerance=1e-11 * problem.magnitude)
+    start = best.point + 1e-7 * np.random.default_rng(0).standard_normal(best.point.shape)
+    loose = 1e-2 * problem.magnitude
+    solution = solve(problem, "admm", start=start, tolerance=loose)
+    assert solution.status == "solved" and solution.descent
+    assert problem.increase(solution.point, start) <= 0
+
+
+def test_bad_arguments():
+    for arguments, message in (
+        ({"relaxation": 2.0}, r"relaxation must be in \(0, 2\), got 2.0"),
+        ({"relaxation": 0.0}, "relaxation must be finite and > 0"),
+        ({"memory": -1}, "memory must be an integer >= 0, got -1"),
+        ({"memory": 2.5}, "memory must be an integer >= 0"),
+        ({"penalty": 0.0}, "penalty must be finite and > 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ADMM(**arguments)
+    with pytest.raises(ValueError, match="admm needs a convex regularizer, got MCP"):
+        solve(Subproblem(np.ones(3), np.ones(3), np.ones(3), 1.0, MCP(0.1, 3.0)), "admm")
+    problem = nuclear_norm_problem(5, 4)
+    other = solve(nuclear_norm_problem(4, 5), "admm")
+    with pytest.raises(ValueError, match="shapes must agree"):
+        solve(problem, "admm", start=other)
+
+
+# -- the extrapolation -------------------------------------------------------------------------------------------------
+
+
+def linear_iteration(extrapolation, matrix, right, x, steps):
+    """x <- matrix x + right, several side by side, extrapolated; the sizes of the changes."""
+    sizes = []
+    for _ in range(steps):
+        change = np.einsum("bij,bj->bi", matrix, x) + right - x
+        sizes.append(np.linalg.norm(change, axis=1))
+        x = extrapolation(x, change, sizes[-1])
+    return np.array(sizes)
+
+
+def test_linear_iterations_end_after_as_many_steps_as_there_are_unknowns():
+    """Anderson's method is then GMRES: four unknowns are found in six steps; each iteration as if it were alone."""
+    rng = np.random.default_rng(0)
+    matrix = rng.standard_normal((3, 4, 4)) / 3
+    right, start = rng.standard_normal((2, 3, 4))
+    sizes = linear_iteration(Anderson(np, 5), matrix, right, start, 6)
+    assert np.all(sizes[-1] <= 1e-9 * sizes[0])
+    for i in range(3):
+        alone = linear_iteration(Anderson(np, 5), matrix[i : i + 1], right[i : i + 1], start[i : i + 1], 5)
+        np.testing.assert_allclose(alone[:, 0], sizes[:5, i], rtol=1e-6)
+
+
+def test_no_memory_is_the_iteration_itself():
+    x, change = np.ones((1, 3)), np.full((1, 3), 0.5)
+    np.testing.assert_array_equal(Anderson(np, 0)(x, change, np.ones(1)), x + change)
+
+
+def test_a_residual_that_rises_makes_it_forget():
+    """The step after a rise is a plain one."""
+    rng = np.random.default_rng(0)
+    extrapolation = Anderson(np, 3)
+    x = rng.standard_normal((1, 6))
+    for size in (1.0, 0.5, 0.2):
+        x = extrapolation(x, rng.standard_normal((1, 6)), np.array([size]))
+    change = rng.standard_normal((1, 6))
+    np.testing.assert_array_equal(extrapolation(x, change, np.array([5.0])), x + change)

@@ -1,0 +1,152 @@
+"""Soft-thresholding of singular values by bases that are carried on and by products, against float64 SVDs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from backends import BACKENDS, DOUBLE, NUMPY32, TORCH32, to_numpy
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ramda_theory.regularizers import L1, NuclearNorm
+from ramda_theory.regularizers.matrix_products import minimax_quintic, polynomials, shrink_by_products
+
+
+def by_svd(z, threshold):
+    """The thresholded matrix and its rank, in float64."""
+    u, s, vh = np.linalg.svd(z, full_matrices=False)
+    return (u * np.maximum(s - threshold, 0)) @ vh, int(np.sum(s > threshold))
+
+
+def low_rank(rng, rows, columns, rank, noise=0.3):
+    """``rank`` singular values of 5 to 10 and a bulk of noise of at most about 2 ``noise``."""
+    left, _ = np.linalg.qr(rng.standard_normal((rows, rank)))
+    right, _ = np.linalg.qr(rng.standard_normal((columns, rank)))
+    return (left * np.linspace(5, 10, rank)) @ right.T + noise * rng.standard_normal((rows, columns)) / np.sqrt(columns)
+
+
+# -- from one basis to the next --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("shape", [(60, 90), (90, 60)])
+@pytest.mark.parametrize("backend", [*DOUBLE, NUMPY32, TORCH32], ids=str)
+def test_a_sequence_is_within_the_errors_it_tells(backend, shape, exact):
+    """While the matrix moves and its rank changes, for one decomposition at the start; the ranks are those of SVDs."""
+    rng = np.random.default_rng(0)
+    z, psi = low_rank(rng, *shape, 8), NuclearNorm(1.0)
+    sequence = psi.prox_sequence(exact=exact)
+    slack = 1e-3 if not exact else 3e-5
+    ranks = set()
+    for step in range(12):
+        z = z + 0.02 * rng.standard_normal(shape)
+        threshold = 2.0 + 0.5 * step
+        given = backend.round(z)
+        x, structure, error = sequence(backend.array(z), threshold, slack)
+        assert sequence.confirmed()
+        expected, rank = by_svd(given, threshold)
+        assert np.linalg.norm(to_numpy(x) - expected) <= error + 20 * backend.eps * np.linalg.norm(given)
+        assert error <= (slack if exact else 30 * slack)
+        assert structure.rank == rank and (structure.rows, structure.columns) == shape
+        ranks.add(rank)
+    assert len(ranks) > 3 and 0 < min(ranks) < 8
+    assert sequence.decompositions <= 3
+
+
+@pytest.mark.parametrize("backend", [*DOUBLE, TORCH32], ids=str)
+def test_what_the_basis_misses_is_found_out(backend):
+    """A basis at right angles to the largest singular vector: not confirmed, and right when asked again."""
+    rng = np.random.default_rng(1)
+    left, _ = np.linalg.qr(rng.standard_normal((40, 40)))
+    right, _ = np.linalg.qr(rng.standard_normal((50, 40)))
+    values = np.concatenate([[9.0, 8.0, 7.0, 6.0], np.linspace(1.0, 0.1, 36)])
+    z = backend.array((left * values) @ right.T)
+    sequence = NuclearNorm(1.0).prox_sequence(backend.array(left[:, 1:8]))
+    x, structure, error = sequence(z, 3.0, 1e-3)
+    assert structure.rank == 3 and error <= 1e-3 and sequence.decompositions == 0
+    assert not sequence.confirmed()
+    x, structure, _ = sequence(z, 3.0, 1e-3)
+    assert structure.rank == 4 and sequence.decompositions == 1 and sequence.confirmed()
+    assert np.linalg.norm(to_numpy(x) - by_svd(to_numpy(z), 3.0)[0]) <= 1e-3
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1e-3, 0.05, 0.3, 0.9, 1.5]), st.integers(1, 12), st.integers(1, 12))
+@settings(max_examples=60)
+def test_any_matrix_any_threshold_any_basis(seed, share, rows, columns):
+    """Also of exact rank, with equal singular values, and from bases that have nothing to do with it."""
+    rng = np.random.default_rng(seed)
+    rank = int(rng.integers(1, min(rows, columns) + 1))
+    z = rng.standard_normal((rows, rank)) @ rng.standard_normal((rank, columns)) * 10.0 ** rng.integers(-3, 4)
+    threshold = share * float(np.linalg.norm(z, 2))
+    basis = rng.standard_normal((min(rows, columns), int(rng.integers(1, 4))))
+    for exact in (False, True):
+        sequence = NuclearNorm(1.0).prox_sequence(basis, exact=exact)
+        slack = 1e-9 * float(np.linalg.norm(z))
+        for _ in range(4):
+            x, structure, error = sequence(z, threshold, slack)
+            if sequence.confirmed():
+                break
+        else:
+            raise AssertionError("never confirmed")
+        expected, _ = by_svd(z, threshold)
+        assert np.linalg.norm(x - expected) <= error + 2e-5 * threshold * (structure.rank < min(rows, columns)) + slack
+
+
+def test_other_regularizers_have_a_sequence_too():
+    z = np.array([3.0, -0.5, 1.0])
+    x, structure, error = L1(1.0).prox_sequence()(z, 0.7, 1e-3)
+    np.testing.assert_array_equal(x, L1(1.0).prox(z, 0.7))
+    assert (structure, error) == (None, 0.0) and L1(1.0).prox_sequence().confirmed()
+
+
+# -- products --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ends", [(0.03, 1.0), (0.2, 1.8), (0.5, 1.5), (0.9, 1.1)])
+def test_minimax_quintics_alternate(ends):
+    """1 - p reaches its largest size E four times, with alternating signs: Chebyshev's condition for the best."""
+    (a, b, c), error = minimax_quintic(*ends)
+    x = np.linspace(*ends, 200_001)
+    gap = 1.0 - (a * x + b * x**3 + c * x**5)
+    assert np.max(np.abs(gap)) == pytest.approx(error, rel=1e-6)
+    signs = np.sign(gap[np.abs(gap) > error * (1 - 1e-5)])
+    assert np.count_nonzero(np.diff(signs)) == 3
+
+
+@pytest.mark.parametrize("low", [0.3, 1e-2, 1e-4, 1e-8])
+def test_the_composition_maps_the_interval_to_one(low):
+    """And nothing below it above 1, which would raise singular values over the threshold."""
+    steps = polynomials(low)
+    inside, below = (
+        np.concatenate([np.linspace(low, 1, 20_001), np.geomspace(low, 1, 20_001)]),
+        np.linspace(0, low, 999),
+    )
+    for a, b, c in steps:
+        inside, below = (x * (a + x**2 * (b + x**2 * c)) for x in (inside, below))
+    assert np.max(np.abs(inside - 1)) <= 1e-7
+    assert np.min(below) >= 0 and np.max(below) <= 1 + 1e-7
+    assert len(steps) <= 5 + np.log(1 / low) / np.log(3.6)
+
+
+@pytest.mark.parametrize("backend", BACKENDS, ids=str)
+@pytest.mark.parametrize("shape", [(48, 48), (32, 80), (70, 40)])
+def test_products_agree_with_svds(shape, backend):
+    """Three matrices at once, with thresholds of their own that keep 3 to 30 singular values: point and rank."""
+    rng = np.random.default_rng(0)
+    z = backend.round(np.stack([low_rank(rng, *shape, 6, noise=1.0) for _ in range(3)]))
+    singular = np.linalg.svd(z, compute_uv=False)
+    kept = (3, 10, 30)
+    tau = backend.round([0.5 * (s[k - 1] + s[k]) for s, k in zip(singular, kept, strict=True)])
+    x, rank = shrink_by_products(backend.array(z), backend.array(tau))
+    for i in range(3):
+        expected, count = by_svd(z[i], tau[i])
+        # Float64 stops where rounding would make it cost twice as many products.
+        assert np.linalg.norm(to_numpy(x)[i] - expected) <= max(30 * backend.eps, 1e-8) * np.linalg.norm(z[i])
+        assert round(float(rank[i])) == count == kept[i] and abs(float(rank[i]) - count) < 1e-4
+
+
+def test_products_leave_nothing_below_the_threshold():
+    z = torch.randn(2, 20, 30, generator=torch.Generator().manual_seed(0))
+    x, rank = shrink_by_products(z, 20.0)
+    assert float(x.abs().max()) <= 1e-5 and torch.allclose(rank, torch.zeros(2), atol=1e-5)

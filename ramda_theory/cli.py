@@ -6,6 +6,7 @@ import argparse
 import errno
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
@@ -95,23 +96,31 @@ def parser() -> Parser:
     validate.add_argument("--seed", type=seed, default=0, help="seed of the generated cases")
     validate.add_argument("--out", type=Path, default=Path("validate"), help="folder for the results")
 
-    train = commands.add_parser("train", help="train a network on the digits, or compare all optimizers there")
+    train = commands.add_parser("train", help="train a workload, or a network on the digits; compare all optimizers")
+    add_workload(train)
     train.add_argument("--optimizer", default="RAMDA", help="an unknown one lists them")
     train.add_argument("--model", default="cnn", help="cnn or mlp")
-    train.add_argument("--weight", type=nonnegative, default=1e-5, help="weight lambda of the group LASSO")
+    train.add_argument("--weight", type=nonnegative, help="weight lambda of the regularizer (digits: 1e-5)")
     train.add_argument("--lr", type=positive, help="learning rate (default: the optimizer's)")
-    train.add_argument("--momentum", type=nonnegative, default=0.9, help="1 - averaging weight")
-    train.add_argument("--epochs", type=count, default=100)
-    train.add_argument("--batch", type=count, default=64, help="samples per gradient")
+    train.add_argument("--momentum", type=nonnegative, help="1 - averaging weight (digits: 0.9)")
+    train.add_argument("--epochs", type=count, help="passes over the data (digits: 100)")
+    train.add_argument("--batch", type=count, help="samples per gradient (digits: 64)")
     train.add_argument("--milestones", type=count, nargs="*", help="epochs after which a stage begins")
-    train.add_argument("--gamma", type=positive, default=0.1, help="decay of the learning rate at a milestone")
+    train.add_argument("--gamma", type=positive, help="decay of the learning rate at a milestone (0.1)")
     train.add_argument("--memory", type=seed, default=0, help="steps' worth of averages that restarts keep")
     train.add_argument("--seed", type=seed, default=0, help="seed of the weights and the batches")
     train.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     train.add_argument("--out", type=Path, default=Path("train"), help="folder for the results")
     train.add_argument("--compact", action="store_true", help="write the small model that the zeros leave")
     train.add_argument("--compare", action="store_true", help="all optimizers, weights tuned alike, several seeds")
-    train.add_argument("--seeds", type=seed, nargs="+", default=[0, 1, 2], help="seeds of --compare")
+    train.add_argument("--seeds", type=seed, nargs="+", help="several runs, one after another (--compare: 0 1 2)")
+
+    commands.add_parser("workloads", help="what `train --workload` knows: models, data, settings, cost")
+
+    data = commands.add_parser("data", help="download a published data set, once you have seen its size and licence")
+    data.add_argument("name", help="mnist, cifar10, ... (an unknown one lists them)")
+    data.add_argument("--data", type=Path, required=True, help="folder for it")
+    data.add_argument("--yes", action="store_true", help="do not ask")
     for command in commands.choices.values():
         command.add_argument("--quiet", action="store_true", help="no progress bars")
     return main_parser
@@ -121,6 +130,20 @@ def add_problem(command: argparse.ArgumentParser) -> None:
     """``--problem`` and ``--weight``."""
     command.add_argument("--problem", default="digits", help="name of the problem (an unknown one lists them)")
     command.add_argument("--weight", type=positive, help="weight lambda of the regularizer")
+
+
+def add_workload(command: argparse.ArgumentParser) -> None:
+    """What ``train`` needs to know of a workload."""
+    command.add_argument("--workload", help="a name that `ramda-theory workloads` lists, or a Python file")
+    command.add_argument("--size", choices=("scaled", "paper"), help="the model (scaled)")
+    command.add_argument("--data", type=Path, help="folder of the published data (default: what packages install)")
+    command.add_argument("--device", choices=("auto", "cpu", "cuda"), help="where to train a workload (auto)")
+    command.add_argument("--amp", choices=("off", "bf16"), help="autocast of the forward pass (off)")
+    command.add_argument("--shard", action="store_true", help="cut weights and state among the processes (FSDP2)")
+    command.add_argument("--workers", type=int, help="threads that prepare batches")
+    command.add_argument("--limit-batches", type=count, help="at most so many batches of a pass, to try things out")
+    command.add_argument("--log-to", nargs="+", default=[], metavar="KIND", help="csv, tensorboard")
+    command.add_argument("--optimizers", nargs="+", metavar="OPTIMIZER", help="those of --compare (all)")
 
 
 def say_written(out: Path, name: str) -> None:
@@ -205,21 +228,33 @@ def run_validate(arguments: argparse.Namespace, command: str) -> int:
     return 1 if wrong else 0
 
 
+ONLY_WORKLOADS = ("size", "data", "device", "amp", "shard", "workers", "limit_batches", "log_to", "optimizers")
+"""Options of ``train`` that say nothing without ``--workload``."""
+
+
 def run_train(arguments: argparse.Namespace, command: str) -> int:
     """``ramda-theory train``."""
     if arguments.compact:
         require("export")
-    if arguments.compare:
-        if arguments.compact:
+        if arguments.compare:
             raise ValueError("--compact is of one run: leave out --compare")
-        if arguments.resume:
-            raise ValueError("--compare goes on from the runs in --out by itself: leave out --resume")
+        if arguments.workload is not None:
+            raise ValueError("--compact is for the digits: leave out --workload")
+    if arguments.compare and arguments.resume:
+        raise ValueError("--compare goes on from the runs in --out by itself: leave out --resume")
+    if arguments.workload is not None:
+        return run_workload(arguments, command)
+    for option in ONLY_WORKLOADS:
+        if getattr(arguments, option):
+            raise ValueError(f"--{option.replace('_', '-')} needs --workload")
+    given = {name: value for name in ("weight", "epochs") if (value := getattr(arguments, name)) is not None}
+    if arguments.compare:
         from ramda_theory.experiments import compare
 
         rows = compare.compare(
             model=arguments.model,
-            seeds=arguments.seeds,
-            epochs=arguments.epochs,
+            seeds=arguments.seeds or [0, 1, 2],
+            epochs=given.get("epochs", 100),
             out=arguments.out,
             progress=shows_progress(arguments),
             command=command,
@@ -227,20 +262,19 @@ def run_train(arguments: argparse.Namespace, command: str) -> int:
         print(compare.table(rows))
         say_written(arguments.out, "compare")
         return 0
+    if arguments.seeds:
+        raise ValueError("--seeds needs --compare or --workload: give --seed")
     from ramda_theory.experiments.train import TrainSettings, table, train
 
+    given |= {name: value for name in ("momentum", "batch", "gamma") if (value := getattr(arguments, name)) is not None}
     settings = TrainSettings(
         optimizer=arguments.optimizer,
         model=arguments.model,
-        weight=arguments.weight,
         lr=arguments.lr,
-        momentum=arguments.momentum,
-        epochs=arguments.epochs,
-        batch=arguments.batch,
         milestones=None if arguments.milestones is None else tuple(arguments.milestones),
-        gamma=arguments.gamma,
         memory=arguments.memory,
         seed=arguments.seed,
+        **{"weight": 1e-5} | given,
     )
     result = train(
         settings, out=arguments.out, resume=arguments.resume, progress=shows_progress(arguments), command=command
@@ -254,6 +288,102 @@ def run_train(arguments: argparse.Namespace, command: str) -> int:
     return 0
 
 
+def run_workload(arguments: argparse.Namespace, command: str) -> int:
+    """``ramda-theory train --workload``: one run, or one per seed."""
+    from ramda_theory.experiments.processes import join
+    from ramda_theory.experiments.workload import Plan, table, train_workload
+
+    if arguments.model != "cnn":
+        raise ValueError("--model is for the digits: a workload has its own")
+    plan = Plan(
+        arguments.workload,
+        size=arguments.size or "scaled",
+        optimizer=arguments.optimizer,
+        lr=arguments.lr,
+        averaging=None if arguments.momentum is None else 1.0 - arguments.momentum,
+        weight=arguments.weight,
+        epochs=arguments.epochs,
+        batch=arguments.batch,
+        milestones=None if arguments.milestones is None else tuple(arguments.milestones),
+        gamma=arguments.gamma,
+        memory=arguments.memory,
+        seed=arguments.seed,
+        amp=arguments.amp or "off",
+        limit_batches=arguments.limit_batches,
+    )
+    if arguments.compare:
+        return compare_workloads(plan, arguments, command)
+    if arguments.optimizers:
+        raise ValueError("--optimizers needs --compare: give --optimizer")
+    processes = join(arguments.device or "auto", arguments.shard)
+    try:
+        for number in arguments.seeds or [arguments.seed]:
+            out = arguments.out / f"seed{number}" if arguments.seeds else arguments.out
+            result = train_workload(
+                replace(plan, seed=number),
+                data=arguments.data,
+                out=out,
+                resume=arguments.resume and (not arguments.seeds or (out / "checkpoint.pt").exists()),
+                workers=arguments.workers,
+                log_to=tuple(arguments.log_to),
+                progress=shows_progress(arguments),
+                command=command,
+                processes=processes,
+            )
+            if processes.first:
+                print(table(result))
+                say_written(out, "train")
+    finally:
+        processes.close()
+    return 0
+
+
+def compare_workloads(plan: Any, arguments: argparse.Namespace, command: str) -> int:
+    """``ramda-theory train --workload --compare``."""
+    from ramda_theory.experiments import workload_compare
+    from ramda_theory.experiments.entrants import ENTRANTS
+    from ramda_theory.workloads.registry import find_workload
+
+    contest = workload_compare.Contest(
+        replace(plan, lr=None, weight=None, averaging=None),
+        optimizers=tuple(arguments.optimizers or ENTRANTS),
+        seeds=tuple(arguments.seeds or (0, 1, 2)),
+        data=arguments.data,
+        device=arguments.device or "auto",
+    )
+    rows = workload_compare.compare_workload(
+        contest, out=arguments.out, progress=shows_progress(arguments), command=command
+    )
+    workload = find_workload(plan.workload, plan.size)
+    print(workload_compare.table(rows, workload.metric))
+    say_written(arguments.out, "compare")
+    return 0
+
+
+def run_workloads(arguments: argparse.Namespace, command: str) -> int:
+    """``ramda-theory workloads``."""
+    from ramda_theory.workloads.listing import listing
+
+    print(listing())
+    return 0
+
+
+def run_data(arguments: argparse.Namespace, command: str) -> int:
+    """``ramda-theory data``."""
+    from ramda_theory.workloads.downloads import describe, download
+
+    print(describe(arguments.name, arguments.data))
+    if not arguments.yes:
+        if not sys.stdin.isatty():
+            raise ValueError("nothing is downloaded without --yes")
+        if input("download it? [y/N] ").strip().lower() not in ("y", "yes"):
+            print("nothing was downloaded")
+            return 0
+    download(arguments.name, arguments.data)
+    print(f"{arguments.name} is in {arguments.data}")
+    return 0
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
     argv = sys.argv[1:] if argv is None else argv
@@ -264,8 +394,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         "converge": run_converge,
         "validate": run_validate,
         "train": run_train,
+        "workloads": run_workloads,
+        "data": run_data,
     }
     try:
+        if not hasattr(arguments, "out"):
+            return jobs[arguments.command](arguments, "")
         require("experiments")
         for path in (arguments.out, *arguments.out.parents):
             if path.exists() and not path.is_dir():
@@ -279,7 +413,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"ramda-theory {arguments.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\ninterrupted; {left_behind(arguments)}", file=sys.stderr)
+        left = left_behind(arguments) if hasattr(arguments, "out") else "the same command goes on from there"
+        print(f"\ninterrupted; {left}", file=sys.stderr)
         return 130
 
 

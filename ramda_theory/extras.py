@@ -12,6 +12,7 @@ EXTRAS = {
     "export": ("safetensors",),
     "trainers": ("accelerate", "lightning", "transformers"),
     "gpu": ("triton",),
+    "workloads": ("PIL", "pooch", "tensorboard", "transformers"),
 }
 """Extra -> the packages that it brings, under the names by which they are imported."""
 

@@ -128,7 +128,7 @@ def name_of(requirement: str) -> str:
 
 
 def test_extras_are_those_of_the_project():
-    distributions = {"sklearn": "scikit-learn"}
+    distributions = {"PIL": "pillow", "sklearn": "scikit-learn"}
     for extra, packages in EXTRAS.items():
         listed = {name_of(requirement) for requirement in PROJECT["optional-dependencies"][extra]}
         assert listed == {distributions.get(package, package) for package in packages}

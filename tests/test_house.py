@@ -22,7 +22,7 @@ FLOORS = (
     ("optim", "run", "second_phase", "workloads"),
     ("experiments", "integrations"),
     ("cli", "plots"),
-    ("ramda_theory",),
+    ("__main__", "ramda_theory"),
 )
 FLOOR = {wing: number for number, wings in enumerate(FLOORS) for wing in wings}
 

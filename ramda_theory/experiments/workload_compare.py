@@ -1,0 +1,229 @@
+"""Optimizers against one another on a workload, on equal budgets: weights tuned by one rule, then several seeds."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from ramda_theory.arrays import integers
+from ramda_theory.drawing.provenance import record_figure
+from ramda_theory.experiments.compare import one_thread
+from ramda_theory.experiments.entrants import ENTRANTS, find_entrant
+from ramda_theory.experiments.train import tuple_or
+from ramda_theory.experiments.workload import Plan, WorkloadResult, train_workload
+from ramda_theory.tables import aligned
+from ramda_theory.workloads.registry import find_workload
+from ramda_theory.workloads.workload import Workload
+
+FACTORS = (0.3, 1.0, 3.0)
+"""The weights tried are these times the workload's; RAMDA's where it has none for an optimizer."""
+SHARES = (0.3, 0.5, 0.7)
+"""The shares that magnitude pruning is tried with."""
+THRESHOLDS = (0.01, 0.03, 0.1)
+"""The weights that Bregman iterations are tried with: a weight is a threshold on the dual variable there."""
+MARGIN = 0.02
+"""A run is good enough if its validation metric is within this share of the best of all runs."""
+
+
+@dataclass(frozen=True)
+class Contest:
+    """What is compared on what.
+
+    Parameters
+    ----------
+    plan : Plan
+        Workload, size, epochs, batch, milestones and limits of every run.
+    optimizers : sequence of str
+        Keys of `ENTRANTS`; all by default.
+    seeds : sequence of int
+        The weights are tuned on the first.
+    factors : sequence of float
+        See `FACTORS`; `SHARES` and `THRESHOLDS` have as many.
+    data : path, optional
+    device : str
+    """
+
+    plan: Plan
+    optimizers: Sequence[str] = tuple(ENTRANTS)
+    seeds: Sequence[int] = (0, 1, 2)
+    factors: Sequence[float] = FACTORS
+    data: Path | None = None
+    device: str = "auto"
+
+    def grid(self, workload: Workload) -> list[Plan]:
+        """The runs that tune the weights, one per optimizer that has none; runs with more structure come last."""
+        base = replace(self.plan, seed=integers("seeds", self.seeds)[0])
+        plans = []
+        for name in self.optimizers:
+            entrant = find_entrant(name)
+            if not entrant.structured or not applies(name, workload):
+                plans += [replace(base, optimizer=name)] if not entrant.structured else []
+                continue
+            plans += [replace(base, optimizer=name, weight=weight) for weight in weights(name, workload, self.factors)]
+        return plans
+
+
+def applies(name: str, workload: Workload) -> bool:
+    """Whether an optimizer can use the workload's regularizer: gates and pruning need groups."""
+    from ramda_theory.regularizers.grouped import Grouped
+
+    return name not in ("DGating", "PrunedMSGD", "PrunedAdamW") or isinstance(workload.regularizer(1.0), Grouped)
+
+
+def weights(name: str, workload: Workload, factors: Sequence[float]) -> list[float]:
+    """The weights an optimizer is tried with."""
+    if name.startswith("Pruned"):
+        return list(SHARES)
+    if name.endswith("Breg"):
+        return list(THRESHOLDS)
+    known = workload.settings.get(name) or workload.settings["RAMDA"]
+    return [float(f"{factor * known.weight:.3g}") for factor in factors]
+
+
+def compare_workload(
+    contest: Contest, *, out: str | Path, jobs: int | None = None, progress: bool = False, command: str | None = None
+) -> list[dict[str, Any]]:
+    """Tune every optimizer's weight on the first seed's validation data, then run all seeds.
+
+    The rule is the same for all: of an optimizer's runs whose validation metric is within `MARGIN` of the best of all
+    runs of all optimizers, the one with the most structure; if none is, its best.
+
+    Parameters
+    ----------
+    contest : Contest
+    out : path
+        Folder for ``compare.json``, ``compare.png`` and, in ``runs``, a folder per run; finished runs found there are
+        not repeated, unfinished ones go on.
+    jobs : int, optional
+        Runs at a time, one thread each; by default as many as there are processors.
+    progress : bool
+    command : str, optional
+
+    Returns
+    -------
+    list of dict
+        One per optimizer: "optimizer", "weight", "tried" and, over the seeds, means and standard deviations of "test",
+        "test_w", "level", "level_w", "milliseconds" and the "identification_epoch" of each run.
+    """
+    workload = find_workload(contest.plan.workload, contest.plan.size)
+    run = partial(run_or_load, out=Path(out), data=contest.data, device=contest.device)
+    first = run_all([plan.settled(workload) for plan in contest.grid(workload)], run, jobs, progress, "tuning")
+    chosen = tuned(first, workload.higher_is_better)
+    others = [replace(plan, seed=seed) for plan in chosen for seed in contest.seeds]
+    results = run_all(others, run, jobs, progress, "seeds")
+    rows = [
+        summary([result for result in results if result.plan.optimizer == plan.optimizer], first) for plan in chosen
+    ]
+    from ramda_theory.experiments.workload_figure import plot_contest
+
+    tuning = [{"plan": asdict(result.plan), "final": result.final} for result in first]
+    data = {"tuning": tuning, "rows": rows, "metric": workload.metric, "level": level_of(results)}
+    record_figure(out, "compare", command=command, seeds=list(contest.seeds), data=data)
+    plot_contest(data, Path(out) / "compare")
+    return rows
+
+
+def tuned(results: Sequence[WorkloadResult], higher_is_better: bool) -> list[Plan]:
+    """For every optimizer the plan with the most structure among those that are good enough."""
+    sign = 1.0 if higher_is_better else -1.0
+    best = max(sign * result.final["validation"] for result in results)
+    chosen = []
+    for name in dict.fromkeys(result.plan.optimizer for result in results):
+        own = [result for result in results if result.plan.optimizer == name]
+        good = [result for result in own if sign * result.final["validation"] >= best - MARGIN * abs(best)]
+        if good:
+            chosen.append(max(good, key=lambda result: result.final.get("level", 0.0)).plan)
+        else:
+            chosen.append(max(own, key=lambda result: sign * result.final["validation"]).plan)
+    return chosen
+
+
+def summary(results: Sequence[WorkloadResult], tried: Sequence[WorkloadResult]) -> dict[str, Any]:
+    """Mean and standard deviation over the seeds."""
+    plan = results[0].plan
+    row: dict[str, Any] = {"optimizer": plan.optimizer, "weight": plan.weight, "lr": plan.lr}
+    row["tried"] = [result.plan.weight for result in tried if result.plan.optimizer == plan.optimizer]
+    for name in ("test", "test_w", "validation", "level", "level_w", "milliseconds"):
+        numbers = [result.final[name] for result in results if name in result.final]
+        if numbers:
+            row[name] = {"mean": mean(numbers), "std": stdev(numbers) if len(numbers) > 1 else 0.0}
+    row["identification_epoch"] = [result.final.get("identification_epoch") for result in results]
+    return row | {"runs": [{"plan": asdict(result.plan), "final": result.final} for result in results]}
+
+
+def level_of(results: Sequence[WorkloadResult]) -> str | None:
+    """The level that the runs with a regularizer share."""
+    return next((result.level for result in results if result.level is not None), None)
+
+
+def run_all(plans: Sequence[Plan], run: Any, jobs: int | None, progress: bool, label: str) -> list[WorkloadResult]:
+    """Every run, several at a time."""
+    jobs = min(jobs or len(os.sched_getaffinity(0)), len(plans))
+    bar = None
+    if progress:
+        from tqdm import tqdm
+
+        bar = tqdm(total=len(plans), desc=label, unit="run", leave=False)
+    results: list[WorkloadResult] = []
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=one_thread) if jobs > 1 else None
+    try:
+        for result in map(run, plans) if pool is None else pool.map(run, plans):
+            results.append(result)
+            if bar is not None:
+                bar.update()
+    finally:
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+        if bar is not None:
+            bar.close()
+    return results
+
+
+def run_or_load(plan: Plan, out: Path, data: Path | None, device: str) -> WorkloadResult:
+    """The run of this plan in ``out``: as found there if finished, else from its checkpoint or the start."""
+    folder = out / "runs" / plan.name
+    if (folder / "train.json").exists():
+        found = json.loads((folder / "train.json").read_text()).get("data", {})
+        if {key: tuple_or(value) for key, value in found.get("plan", {}).items()} == asdict(plan):
+            return WorkloadResult(plan, found["metric"], found["level"], found["history"], found["final"])
+    try:
+        return train_workload(plan, data=data, out=folder, resume=(folder / "checkpoint.pt").exists(), device=device)
+    except ValueError:
+        if not (folder / "checkpoint.pt").exists():
+            raise
+        (folder / "checkpoint.pt").unlink()  # of another plan
+        return train_workload(plan, data=data, out=folder, device=device)
+
+
+def table(rows: Sequence[dict[str, Any]], metric: str) -> str:
+    """Mean +- standard deviation of every optimizer."""
+
+    def text(row: dict[str, Any], name: str, form: str) -> str:
+        return f"{row[name]['mean']:{form}} +- {row[name]['std']:{form}}" if name in row else "-"
+
+    lines = [("optimizer", "lr", "weight", f"test {metric}", "of w", "structure", "of w", "T0 (epochs)", "ms/step")]
+    for row in rows:
+        epochs = ", ".join("-" if each is None else str(each) for each in row["identification_epoch"])
+        lines.append(
+            (
+                row["optimizer"],
+                f"{row['lr']:g}",
+                f"{row['weight']:g}" if row["weight"] else "-",
+                text(row, "test", ".4g"),
+                text(row, "test_w", ".4g"),
+                text(row, "level", ".2%"),
+                text(row, "level_w", ".2%"),
+                epochs if "level" in row else "-",
+                text(row, "milliseconds", ".1f"),
+            )
+        )
+    return aligned(lines)

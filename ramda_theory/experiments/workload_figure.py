@@ -1,0 +1,88 @@
+"""The figure of ``ramda-theory train --workload``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ramda_theory.drawing.style import line_style, new_figure, save_png, style
+
+
+def plot_run(result: Any, path: str | Path) -> Path:
+    """Metric, level and flips of w and w_hat over the epochs.
+
+    Parameters
+    ----------
+    result : WorkloadResult
+    path : path
+        Of the PNG, without its suffix.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
+    history, plan = result.history, result.plan
+    epochs = [row["epoch"] for row in history]
+    structured = result.level is not None
+    with style():
+        figure = new_figure(4.6, 5.4 if structured else 2.4)
+        axes = np.atleast_1d(figure.subplots(3 if structured else 1, 1, sharex=True))
+        for suffix, name, look in (("", "$w$", line_style(1)), ("_hat", r"$\hat{w}$", line_style(0))):
+            axes[0].plot(epochs, [row[f"metric{suffix}"] for row in history], label=name, **look)
+            if structured:
+                axes[1].plot(epochs, [row[f"level{suffix}"] for row in history], label=name, **look)
+                axes[2].plot(epochs, [row[f"flips{suffix}"] for row in history], label=name, **look)
+        axes[0].set(ylabel=f"{result.metric} (validation)", title=f"{Path(plan.workload).stem}, {plan.optimizer}")
+        if structured:
+            axes[1].set(ylabel=result.level.replace("_", " "), ylim=(-0.02, 1.02))
+            axes[2].set(ylabel="pieces that changed")
+            axes[2].set_yscale("symlog", linthresh=1)
+            axes[2].set_ylim(0, None)
+        for axis in axes:
+            for milestone in plan.milestones:
+                axis.axvline(milestone, color="#777777", linewidth=1.0, linestyle=":", zorder=1)
+        axes[-1].set_xlabel("epoch (grey lines: a stage begins)" if plan.milestones else "epoch")
+        axes[0].legend(loc="best")
+    return save_png(figure, path)
+
+
+def plot_contest(data: dict[str, Any], path: str | Path) -> Path:
+    """Structure against the metric: every weight tried (lines, validation), the chosen ones on all seeds (dots, test).
+
+    Parameters
+    ----------
+    data : dict
+        "tuning", "rows", "metric" and "level", as `compare_workload` records them.
+    path : path
+        Of the PNG, without its suffix.
+
+    Returns
+    -------
+    Path
+        The file.
+    """
+    with style():
+        figure = new_figure(7.2, 4.0)
+        axes = figure.subplots(1, 1)
+        for index, row in enumerate(data["rows"]):
+            look = line_style(index)
+            tried = [each["final"] for each in data["tuning"] if each["plan"]["optimizer"] == row["optimizer"]]
+            tried = sorted((final.get("level", 0.0), final["validation"]) for final in tried)
+            axes.plot([level for level, _ in tried], [value for _, value in tried], alpha=0.5, linewidth=1.0, **look)
+            seeds = [run["final"] for run in row["runs"]]
+            axes.scatter(
+                [final.get("level", 0.0) for final in seeds],
+                [final["test"] for final in seeds],
+                color=look["color"],
+                label=row["optimizer"],
+                s=28,
+                zorder=3,
+            )
+        level = (data["level"] or "structure").replace("_", " ")
+        axes.set(xlabel=f"{level} of the weights handed out", ylabel=data["metric"])
+        axes.set_title("lines: weights tried (validation); dots: chosen weight, every seed (test)")
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
+    return save_png(figure, path)

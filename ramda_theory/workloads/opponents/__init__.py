@@ -1,0 +1,1 @@
+"""Optimizers that the paper's are held against, written from their papers; for comparisons, not for use."""

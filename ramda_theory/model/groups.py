@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from ramda_theory.model.critical import warn_of_critical_weights
 from ramda_theory.model.modules import WAYS, fit, role
 from ramda_theory.model.selection import Selector, Uses, parameter_uses, selectors, selects, spell
 from ramda_theory.regularizers import Regularizer
@@ -173,7 +174,8 @@ def structured_param_groups(
     Warns
     -----
     UserWarning
-        If less than half of the weights that were selected are reached; biases and norms do not count.
+        If less than half of the weights that were selected are reached (biases and norms do not count); if the model
+        has gradients and the weight lambda is at or above the critical one of a layer, which would become zero.
 
     Notes
     -----
@@ -191,6 +193,7 @@ def structured_param_groups(
         flags={"embeddings": embeddings, "norms": norms, "biases": biases, "heads": heads, "frozen": frozen},
     )
     _warn_below_half(groups.decisions)
+    warn_of_critical_weights(groups)
     return groups
 
 

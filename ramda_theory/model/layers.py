@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ramda_theory.model.wrappers import unwrapped
 from ramda_theory.regularizers import NuclearNorm, Regularizer
 from ramda_theory.structure import Rank
 
@@ -116,6 +117,7 @@ def points(optimizer: torch.optim.Optimizer) -> dict[str, AbstractContextManager
 
     "w" are the weights; "w_hat" the solution of the last subproblem, for optimizers that have `structured_point`.
     """
+    optimizer = unwrapped(optimizer)
     shown: dict[str, AbstractContextManager[Any]] = {"w": nullcontext()}
     if hasattr(optimizer, "structured_point"):
         shown["w_hat"] = optimizer.structured_point()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -12,8 +14,14 @@ from ramda_theory.model.compaction import compact
 from ramda_theory.model.coupling import removable_parameters
 from ramda_theory.model.groups import ParamGroups, decided_groups
 from ramda_theory.model.layers import LayerStructure, points, read_structure, regularized
+from ramda_theory.model.wrappers import unwrapped
 from ramda_theory.regularizers import GroupLasso
-from ramda_theory.tables import aligned
+from ramda_theory.tables import aligned, to_pandas
+
+if TYPE_CHECKING:
+    import pandas
+
+HEADER = ("weight", "at", "zero groups", "group sparsity", "rank", "low-rank level", "entry sparsity")
 
 
 @dataclass(frozen=True, repr=False)
@@ -32,12 +40,15 @@ class StructureReport:
         which differs from zero groups: those are removable only together with what they are coupled to.
     compacted : int or None
         Number of parameters that `compact` leaves; None without example inputs.
+    notes : tuple of str
+        What else the optimizer tells: how far the averaging is, or that a stage has just begun.
     """
 
     layers: dict[str, tuple[LayerStructure, ...]]
     parameters: int
     removable: int | None
     compacted: int | None = None
+    notes: tuple[str, ...] = ()
 
     def total(self, point: str = "w") -> LayerStructure:
         """All layers at "w" or "w_hat" as one.
@@ -68,6 +79,42 @@ class StructureReport:
         more = {} if self.compacted is None else {"compacted": self.compacted}
         return {**at, "parameters": self.parameters, "removable": self.removable, **more}
 
+    def to_pandas(self) -> pandas.DataFrame:
+        """A row per weight and point, and the totals.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns "name", "point", the counts and the levels of `LayerStructure`.
+
+        Raises
+        ------
+        MissingExtra
+            If pandas is not installed.
+        """
+        return to_pandas([{"point": point, **layer.to_dict()} for layer, point in self._lines()])
+
+    def _lines(self) -> list[tuple[LayerStructure, str]]:
+        """The layers and the totals, w and w_hat side by side."""
+        lines = [*zip(*self.layers.values(), strict=True), tuple(self.total(point) for point in self.layers)]
+        return [(layer, point) for line in lines for layer, point in zip(line, self.layers, strict=True)]
+
+    def _repr_html_(self) -> str:
+        """The table, for notebooks."""
+        head, *rows = [
+            "".join(f"<{cell}>{escape(text)}</{cell}>" for text in row)
+            for cell, row in [("th", HEADER), *(("td", _row(layer, point)) for layer, point in self._lines())]
+        ]
+        body = "".join(f"<tr>{row}</tr>" for row in rows)
+        below = "".join(f"<p>{escape(line)}</p>" for line in (*self.notes, self._removable()))
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{below}"
+
+    def _removable(self) -> str:
+        """The last line: what can be removed."""
+        can_go = "not told by zeros alone" if self.removable is None else f"{self.removable} of {self.parameters}"
+        left = "" if self.compacted is None else f"; compacted, {self.compacted} are left"
+        return f"removable parameters: {can_go}{left}"
+
     def table(self) -> str:
         """A line per weight and point, the totals, and what can be removed.
 
@@ -76,12 +123,8 @@ class StructureReport:
         str
             Several lines.
         """
-        header = ("weight", "at", "zero groups", "group sparsity", "rank", "low-rank level", "entry sparsity")
-        lines = [*zip(*self.layers.values(), strict=True), tuple(self.total(point) for point in self.layers)]
-        rows = [_row(layer, point) for line in lines for layer, point in zip(line, self.layers, strict=True)]
-        can_go = "not told by zeros alone" if self.removable is None else f"{self.removable} of {self.parameters}"
-        left = "" if self.compacted is None else f"; compacted, {self.compacted} are left"
-        return f"{aligned([header, *rows])}\nremovable parameters: {can_go}{left}"
+        rows = [HEADER, *(_row(layer, point) for layer, point in self._lines())]
+        return "\n".join([aligned(rows), *self.notes, self._removable()])
 
     __str__ = __repr__ = table
 
@@ -133,17 +176,39 @@ def structure_report(
         return StructureReport(layers, parameters, removable_parameters(source))
     if example_inputs is not None:
         raise ValueError("example_inputs need a model as source: an optimizer and its groups do not know theirs")
-    if isinstance(source, torch.optim.Optimizer):
-        layers = {}
-        for point, shown in points(source).items():
-            with shown:
-                layers[point] = _read(source.param_groups, ranks)
-        groups = source.param_groups
-    elif isinstance(source, ParamGroups):
+    notes: tuple[str, ...] = ()
+    if isinstance(source, ParamGroups):
         groups, layers = source, {"w": _read(source, ranks)}
+    elif isinstance(source, torch.optim.Optimizer) or hasattr(source, "optimizer"):
+        optimizer = unwrapped(source)
+        layers = {}
+        for point, shown in points(optimizer).items():
+            with shown:
+                layers[point] = _read(optimizer.param_groups, ranks)
+        groups = optimizer.param_groups
+        notes = tuple(_told(optimizer, layers))
     else:
         raise TypeError(f"source must be a model, an optimizer or ParamGroups, got {type(source).__name__}")
-    return StructureReport(layers, sum(p.numel() for group in groups for p in group["params"]), None)
+    return StructureReport(layers, sum(p.numel() for group in groups for p in group["params"]), None, notes=notes)
+
+
+def _told(optimizer: Any, layers: dict[str, tuple[LayerStructure, ...]]) -> Iterator[str]:
+    """What an optimizer that averages knows of w and w_hat."""
+    if "w_hat" not in layers or "momentum" not in optimizer.param_groups[0]:
+        return
+    averaging = min(1.0 - float(group["momentum"]) for group in optimizer.param_groups)
+    if getattr(optimizer, "stage_is_fresh", False):
+        yield "a stage has just begun (restart): until its first step w_hat follows from w, not from the stage before"
+    elif layers["w"] == layers["w_hat"]:
+        total = LayerStructure.total(layers["w"])
+        yield (
+            f"w has the structure of w_hat (averaging weight {averaging:g}): "
+            f"{total.zero_entries} of {total.entries} regularized weights are zero, "
+            f"{total.zero_group_entries} of them in zero groups"
+        )
+    else:
+        yield f"w is an average (averaging weight {averaging:g}); adopt_structured_point() would make it w_hat"
+    yield "an optimizer does not tell what can be removed: structure_report(model) does"
 
 
 def _read(groups: list[dict[str, Any]], ranks: bool) -> tuple[LayerStructure, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import weakref
 import zipfile
 from collections.abc import Sequence
 from dataclasses import fields
@@ -16,7 +17,9 @@ import torch
 from ramda_theory.diagnostics.identification import Identification
 from ramda_theory.files import write_atomically
 from ramda_theory.model.layers import LEVELS, LayerStructure, points
+from ramda_theory.model.logs import Sink, sink_of
 from ramda_theory.model.snapshot import Snapshot, flips, take
+from ramda_theory.model.wrappers import unwrapped
 from ramda_theory.problems.checks import integer
 
 RANK = [field.name for field in fields(LayerStructure)].index("rank") - 1
@@ -28,7 +31,8 @@ COUNTS = len(fields(LayerStructure)) - 1
 class StructureTracker:
     """Records the structure of w and w_hat, a few bits per group or entry.
 
-    Call `record` once per step or per epoch.  A record holds one bit per group (three per entry or group for psi with
+    Call `record` once per step or per epoch.  Right after a restart, "w_hat" is that of the stage that has ended: the
+    new one has no structure of its own yet.  A record holds one bit per group (three per entry or group for psi with
     signs or branches, a number for a rank) and waits for the device; with sharded parameters every process must call.
 
     Parameters
@@ -59,18 +63,29 @@ class StructureTracker:
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, *, every: int = 1, unit: str = "step") -> None:
-        if not isinstance(optimizer, torch.optim.Optimizer):
+        if not isinstance(optimizer, torch.optim.Optimizer) and not hasattr(optimizer, "optimizer"):
             raise TypeError(f"optimizer must be a torch optimizer, got {type(optimizer).__name__}")
+        optimizer = unwrapped(optimizer)
         self.every = integer("every", every, 1)
         if not isinstance(unit, str):
             raise TypeError(f"unit must be a word, got {unit!r}")
         self.unit = unit
-        self._optimizer = optimizer
+        self._optimizer: Any = optimizer
         self._slots = take(optimizer.param_groups).slots
         self._calls = 0
         self.times: list[int] = []
         self._bits: dict[str, list[np.ndarray]] = {point: [] for point in points(optimizer)}
         self._counts: dict[str, list[np.ndarray]] = {point: [] for point in self._bits}
+        self._sinks: list[Sink] = []
+        self._ended_stage: Snapshot | None = None
+        if hasattr(optimizer, "register_restart_pre_hook"):
+            end_stage = weakref.WeakMethod(self._end_stage)
+            optimizer.register_restart_pre_hook(lambda: None if (end := end_stage()) is None else end())
+
+    def _end_stage(self) -> None:
+        """Keep What of the stage that ends: right after a restart it says nothing of its own."""
+        with points(self._optimizer)["w_hat"]:
+            self._ended_stage = take(self._optimizer.param_groups)
 
     @property
     def points(self) -> tuple[str, ...]:
@@ -98,13 +113,48 @@ class StructureTracker:
             for point, shown in points(self._optimizer).items():
                 with shown:
                     taken[point] = take(self._optimizer.param_groups)
+                if point == "w_hat" and self._ended_stage is not None and self._optimizer.stage_is_fresh:
+                    taken[point] = self._ended_stage
                 if taken[point].slots != self._slots:
                     raise RuntimeError("the regularized parameters have changed: begin a new StructureTracker")
             for point, snapshot in taken.items():
                 self._bits[point].append(snapshot.bits)
                 self._counts[point].append(snapshot.counts)
             self.times.append(calls)
+            self._ended_stage = None
         self._calls = calls
+        if self._sinks and self.times and self.times[-1] == calls:
+            scalars = self._scalars()
+            for sink in self._sinks:
+                sink(calls, scalars)
+
+    def _scalars(self) -> dict[str, float]:
+        """Levels and flips of the last record, as "structure/w_hat/group_sparsity" and so on."""
+        found: dict[str, float] = {}
+        for point in self.points:
+            total = LayerStructure.total(self.layers(-1, point))
+            values = {level: getattr(total, level) for level in LEVELS}
+            bits = np.asarray(self._bits[point][-2:], dtype=np.uint8).reshape(-1, self._slots[-1].stop)
+            ranks = np.asarray(self._counts[point][-2:], dtype=np.int64)[:, :, RANK]
+            values["flips"] = int(flips(self._slots, bits, ranks)[-1])
+            found |= {f"structure/{point}/{name}": value for name, value in values.items() if value is not None}
+        return found
+
+    def log_to(self, target: Any) -> None:
+        """Write the levels and flips of every record to come to a log as well.
+
+        Parameters
+        ----------
+        target : path, SummaryWriter, wandb run, or callable
+            A ``.csv`` file (made anew, or gone on with where this tracker has records), anything with ``add_scalar``
+            (TensorBoard), anything with ``log(dict, step=...)`` (wandb), or a function of the call and the scalars.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If it is none of these.
+        """
+        self._sinks.append(sink_of(target, self._calls))
 
     # -- what the records say ---------------------------------------------------------------------------------------
 

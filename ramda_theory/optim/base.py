@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -433,12 +434,28 @@ class StructuredOptimizer(Checkpointed):
         ------
         RuntimeError
             Inside `structured_point`.
+
+        Warns
+        -----
+        UserWarning
+            If What is further than 1 % from the weights, as it is before averaging has reached 1: the model changes.
         """
         self.refuse_structured_point("adopt_structured_point()")
+        moved = total = 0.0
         for parameter, piece in self._structured_points():
-            if "w" in self.state[parameter]:
-                local(self.state[parameter]["w"]).copy_(piece)
+            w = local(self.state[parameter].get("w", parameter))
+            moved += float(torch.linalg.vector_norm(piece - w, dtype=torch.float64)) ** 2
+            total += float(torch.linalg.vector_norm(w, dtype=torch.float64)) ** 2
+            w.copy_(piece)
             local(parameter).copy_(piece)
+        if moved > 1e-4 * total:
+            averaging = min((1.0 - float(group["momentum"]) for group in self.param_groups), default=1.0)
+            warnings.warn(
+                f"the adopted point w_hat is {(moved / total) ** 0.5 if total else float('inf'):.1%} of the norm of w "
+                f"away from it (averaging weight {averaging:g}), so the model has changed: let the averaging weight "
+                "grow to 1 first, as StageSchedule does in its last stage",
+                stacklevel=2,
+            )
 
     def _structured_points(self) -> Iterator[tuple[Tensor, Tensor]]:
         for group in self.param_groups:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -18,6 +18,27 @@ from ramda_theory.optim.base import StructuredOptimizer
 
 class DualAveraging(StructuredOptimizer):
     """An optimizer that keeps weighted sums of gradients and the point W^0 where its stage started."""
+
+    def _reset_attributes(self) -> None:
+        super()._reset_attributes()
+        self._restart_hooks: list[Callable[[], None]] = []
+        self._kept_steps = 0
+
+    def register_restart_pre_hook(self, hook: Callable[[], None]) -> None:
+        """Have a function called before every `restart`, while What is still that of the stage that ends.
+
+        Parameters
+        ----------
+        hook : callable
+            Without arguments.
+        """
+        self._restart_hooks.append(hook)
+
+    @property
+    def stage_is_fresh(self) -> bool:
+        """Whether no step has been taken since the last `restart` (without memory, What is W then); reads the state."""
+        steps = {int(state["step"]) for state in self.state.values() if state}
+        return bool(steps) and (steps == {0} or (self._kept_steps > 0 and steps == {self._kept_steps}))
 
     def _structured_piece(self, group: dict[str, Any], parameter: Tensor) -> Tensor | None:
         state = self.state[parameter]
@@ -62,6 +83,9 @@ class DualAveraging(StructuredOptimizer):
         self.refuse_structured_point("restart()")
         memory = nonnegative_integer("memory", memory)
         roots = sum_of_roots(memory)
+        for hook in self._restart_hooks:
+            hook()
+        self._kept_steps = memory
         self.inexactness.clear()
         for group in self.param_groups:
             for parameter in group["params"]:

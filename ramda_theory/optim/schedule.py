@@ -12,6 +12,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ramda_theory.arrays import integers, real
+from ramda_theory.model.critical import warn_of_critical_weights
+from ramda_theory.model.wrappers import unwrapped
 from ramda_theory.optim.base import StructuredOptimizer
 from ramda_theory.optim.dual_averaging import DualAveraging, nonnegative_integer
 
@@ -27,6 +29,7 @@ class StageSchedule(LRScheduler):
     Parameters
     ----------
     optimizer : Optimizer
+        Or a wrapper of accelerate, Lightning or DeepSpeed around one: what is found by following ``.optimizer``.
     milestones : sequence of int
         Steps (calls of `step`) after which a new stage begins, increasing and positive; epochs if
         ``steps_per_epoch`` is given.  Empty: one stage, which is the last.
@@ -45,7 +48,8 @@ class StageSchedule(LRScheduler):
     Raises
     ------
     TypeError, ValueError
-        If an argument is out of its range, or ``memory`` is asked of an optimizer that does not restart.
+        If an argument is out of its range, ``memory`` is asked of an optimizer that does not restart, or the averaging
+        weight is to grow while OneCycleLR or CyclicLR cycles the momentum.
 
     Notes
     -----
@@ -55,8 +59,13 @@ class StageSchedule(LRScheduler):
 
     A tensor lr or momentum is changed in place, so that a compiled step sees it without being compiled again.
 
+    ``momentum`` belongs to this schedule in the last stage: if another scheduler changes it then, `step` raises.  Make
+    OneCycleLR and CyclicLR with ``cycle_momentum=False``, or this schedule with ``grow_averaging=False``.
+
     A torch ``LRScheduler`` by what it offers (``step``, ``get_last_lr``, ``last_epoch``, ``state_dict``); unlike theirs
-    it takes no step when it is made, and enters no ``initial_lr`` into the groups.
+    it takes no step when it is made, and enters no ``initial_lr`` into the groups.  In a ``ChainedScheduler`` it steps
+    with the others; in a ``SequentialLR`` its steps are counted from where its turn begins, such as the end of a
+    warm-up, from the initial lr; its turn must be the last.
     """
 
     def __init__(
@@ -70,8 +79,7 @@ class StageSchedule(LRScheduler):
         steps_per_epoch: int | None = None,
         memory_growth: float = 1.0,
     ) -> None:
-        if not isinstance(optimizer, Optimizer):
-            raise TypeError(f"optimizer must be a torch optimizer, got {optimizer!r}")
+        self._inner = unwrapped(optimizer)
         self.optimizer = optimizer
         self.milestones = integers("milestones", milestones)
         if any(b <= a for a, b in zip((0, *self.milestones), self.milestones, strict=False)):
@@ -79,17 +87,35 @@ class StageSchedule(LRScheduler):
         self.gamma = real("gamma", gamma, minimum=0.0, strict=True)
         self.memory = nonnegative_integer("memory", memory)
         self.memory_growth = real("memory_growth", memory_growth, minimum=0.0, strict=True)
-        if self.memory and not isinstance(optimizer, DualAveraging):
-            raise ValueError(f"memory must be 0 for {type(optimizer).__name__}, which does not restart, got {memory}")
+        if self.memory and not isinstance(self._inner, DualAveraging):
+            name = type(self._inner).__name__
+            raise ValueError(f"memory must be 0 for {name}, which does not restart, got {memory}")
         if not isinstance(grow_averaging, bool):
             raise TypeError(f"grow_averaging must be True or False, got {grow_averaging!r}")
-        self.grow_averaging = grow_averaging and isinstance(optimizer, DualAveraging)
+        self.grow_averaging = grow_averaging and isinstance(self._inner, DualAveraging)
         self.steps_per_epoch = 1 if steps_per_epoch is None else nonnegative_integer("steps_per_epoch", steps_per_epoch)
         if not self.steps_per_epoch:
             raise ValueError(f"steps_per_epoch must be at least 1, got {steps_per_epoch}")
-        self.last_epoch = 0
+        if problem := self._cycled_momentum():
+            raise ValueError(problem)
+        self.base_lrs = [
+            group.get("initial_lr", lr) for group, lr in zip(self._groups, self.get_last_lr(), strict=True)
+        ]
         self._averaging: list[float] = []
+        self._set_momentum: list[float] = []
+        self._initial_step()
+
+    def _initial_step(self) -> None:
+        """Begin with the first stage; no step is taken.  SequentialLR calls it where this schedule's turn begins."""
+        self._step_count = 1
+        self.last_epoch = 0
         self._average()
+
+    def _update_lr(self, epoch: int | None = None) -> None:
+        """What SequentialLR calls, with 0, instead of `step` where this schedule's turn begins: at its initial lr."""
+        for group, lr in zip(self._groups, self.base_lrs, strict=False):
+            set_option(group, "lr", lr)
+        self._initial_step()
 
     @property
     def stage(self) -> int:
@@ -107,29 +133,39 @@ class StageSchedule(LRScheduler):
         Raises
         ------
         RuntimeError
-            Inside `structured_point`; nothing has changed then.
+            Inside `structured_point`, or if another scheduler has changed the momentum in the last stage; nothing has
+            changed then.
         ValueError
             If ``epoch`` is given.
+
+        Warns
+        -----
+        UserWarning
+            In the first step, if a weight is at or above the critical one of the gradients: a layer would become zero.
         """
         if epoch is not None:
             raise ValueError(f"epoch must be left out, stages follow one another: got {epoch!r}")
-        if isinstance(self.optimizer, StructuredOptimizer):
-            self.optimizer.refuse_structured_point("StageSchedule.step()")
+        if isinstance(self._inner, StructuredOptimizer):
+            self._inner.refuse_structured_point("StageSchedule.step()")
+        if problem := self._cycled_momentum() or self._foreign_momentum():
+            raise RuntimeError(problem)
+        if self.last_epoch == 0 and isinstance(self._inner, StructuredOptimizer):
+            warn_of_critical_weights(self._groups)
         stage = self.stage
+        self._step_count += 1
         self.last_epoch += 1
         if self.stage > stage:
             self._begin_stage()
         self._average()
 
     def _begin_stage(self) -> None:
-        decayed = ("lr", "eps") if isinstance(self.optimizer, DualAveraging) else ("lr",)
-        groups = self.optimizer.param_groups
+        decayed = ("lr", "eps") if isinstance(self._inner, DualAveraging) else ("lr",)
         # All new values before the first is set: groups may share one tensor lr.
-        values = [(group, key, group[key] * self.gamma) for group in groups for key in decayed if key in group]
+        values = [(group, key, group[key] * self.gamma) for group in self._groups for key in decayed if key in group]
         for group, key, value in values:
             set_option(group, key, value)
-        if isinstance(self.optimizer, DualAveraging):
-            self.optimizer.restart(round(min(self.memory * self.memory_growth ** (self.stage - 1), 1e9)))
+        if isinstance(self._inner, DualAveraging):
+            self._inner.restart(round(min(self.memory * self.memory_growth ** (self.stage - 1), 1e9)))
 
     def _average(self) -> None:
         """Set every group's momentum to 1 - c_i for the next step, i-th of the last stage."""
@@ -137,11 +173,32 @@ class StageSchedule(LRScheduler):
             return
         begun = self.milestones[-1] * self.steps_per_epoch if self.milestones else 0
         i = self.count - begun + 1
-        for index, group in enumerate(self.optimizer.param_groups):
+        for index, group in enumerate(self._groups):
             if index == len(self._averaging):  # the stage begins, or the group is new
                 self._averaging.append(1.0 - float(group["momentum"]))
             if i > 1:
                 set_option(group, "momentum", 1.0 - min(self._averaging[index] * math.sqrt(i), 1.0))
+        self._set_momentum = [] if i == 1 else [seen(group["momentum"]) for group in self._groups]
+
+    def _cycled_momentum(self) -> str:
+        """What is wrong with a scheduler that cycles the momentum of an optimizer whose averaging is to grow."""
+        if self.grow_averaging and any("max_momentum" in group for group in self._groups):
+            return (
+                "OneCycleLR or CyclicLR cycles the momentum of this optimizer, which is 1 - the averaging weight that "
+                "StageSchedule lets grow: make it with cycle_momentum=False, or StageSchedule with grow_averaging=False"
+            )
+        return ""
+
+    def _foreign_momentum(self) -> str:
+        """Who else has set a momentum since the last step of the last stage."""
+        for index, (group, own) in enumerate(zip(self._groups, self._set_momentum, strict=False)):
+            if (found := seen(group["momentum"])) != own:
+                return (
+                    f"the momentum of group {index} was set to {found:g} from outside, where StageSchedule lets the "
+                    f"averaging weight 1 - momentum grow and had set {own:g}: leave it alone there, or make "
+                    "StageSchedule with grow_averaging=False"
+                )
+        return ""
 
     @property
     def count(self) -> int:
@@ -169,7 +226,7 @@ class StageSchedule(LRScheduler):
 
     @property
     def _groups(self) -> list[dict[str, Any]]:
-        return self.optimizer.param_groups
+        return self._inner.param_groups
 
     @property
     def _own_settings(self) -> dict[str, Any]:
@@ -225,7 +282,13 @@ class StageSchedule(LRScheduler):
                     f"the state is of a schedule with {name} {saved!r}, this one has {value!r}: "
                     f"make it with {name}={saved!r} to go on"
                 )
-        self.last_epoch, self._averaging = count, averaging
+        self.last_epoch, self._averaging, self._step_count = count, averaging, count + 1
+        self._set_momentum = []  # the optimizer's own state, with its momentum, may be loaded before or after
+
+
+def seen(momentum: float | Tensor) -> float:
+    """A momentum as a number; that of a tensor on an accelerator, which would have to be waited for, is 0."""
+    return float(momentum) if not isinstance(momentum, Tensor) or momentum.is_cpu else 0.0
 
 
 def set_option(group: dict[str, Any], key: str, value: Any) -> None:

@@ -194,10 +194,10 @@ def structure_report(
 
 def _told(optimizer: Any, layers: dict[str, tuple[LayerStructure, ...]]) -> Iterator[str]:
     """What an optimizer that averages knows of w and w_hat."""
-    if "w_hat" not in layers or "momentum" not in optimizer.param_groups[0]:
+    if "w_hat" not in layers or not hasattr(optimizer, "stage_is_fresh"):
         return
     averaging = min(1.0 - float(group["momentum"]) for group in optimizer.param_groups)
-    if getattr(optimizer, "stage_is_fresh", False):
+    if optimizer.stage_is_fresh:
         yield "a stage has just begun (restart): until its first step w_hat follows from w, not from the stage before"
     elif layers["w"] == layers["w_hat"]:
         total = LayerStructure.total(layers["w"])

@@ -45,7 +45,8 @@ def trainer(folder, *, epochs=EPOCHS, schedule=True, callback=None, optimizer=No
     )  # fmt: skip
     other = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
     return tf.Trainer(
-        model, settings, train_dataset=Tokens(), optimizers=(optimizer, stages if schedule else other),
+        model, settings, train_dataset=Tokens(), eval_dataset=Tokens(),
+        optimizers=(optimizer, stages if schedule else other),
         callbacks=[StructureCallback() if callback is None else callback],
     )  # fmt: skip
 
@@ -112,7 +113,6 @@ def test_without_stages_it_warns_and_foreign_optimizers_are_refused(tmp_path):
 
 def test_the_best_model_at_the_end_is_left_alone(tmp_path):
     run = trainer(tmp_path, epochs=2, load_best_model_at_end=True, eval_strategy="epoch")
-    run.eval_dataset = Tokens()
     with pytest.warns(UserWarning, match="load_best_model_at_end: the model holds the best checkpoint's w"):
         run.train()
     best = tf.LlamaForCausalLM.from_pretrained(run.state.best_model_checkpoint)

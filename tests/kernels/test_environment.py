@@ -54,6 +54,12 @@ def test_without_numba_the_eager_engine_steps(eager):
     assert "RuntimeError: fused=True cannot step" in errors and "numba" in errors
 
 
+def test_with_numba_that_may_not_compile_the_eager_engine_steps(eager):
+    lines, errors = step_elsewhere(NUMBA_DISABLE_JIT="1")
+    assert lines[0] == eager
+    assert "eager" in "".join(lines) and not errors
+
+
 def test_without_a_folder_to_compile_into_the_eager_engine_steps_with_a_warning(eager):
     pytest.importorskip("numba")
     lines, errors = step_elsewhere("from numba.core import caching; caching.CacheImpl._locator_classes = []\n")

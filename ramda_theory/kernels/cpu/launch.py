@@ -19,8 +19,12 @@ import torch
 
 @lru_cache(maxsize=1)
 def compiled_module() -> ModuleType | None:
-    """`ramda_theory.kernels.cpu.variants`; None without Numba, or without a folder that it can keep functions in."""
+    """`ramda_theory.kernels.cpu.variants`; None without Numba that compiles and a folder where it keeps functions."""
     try:
+        import numba
+
+        if numba.config.DISABLE_JIT:
+            return None
         from ramda_theory.kernels.cpu import variants
     except ImportError:
         return None

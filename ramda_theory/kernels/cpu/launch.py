@@ -23,7 +23,7 @@ def compiled_module() -> ModuleType | None:
     try:
         import numba
 
-        if numba.config.DISABLE_JIT:
+        if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
             return None
         from ramda_theory.kernels.cpu import variants
     except ImportError:

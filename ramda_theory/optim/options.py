@@ -234,7 +234,8 @@ def check_parameter(parameter: Tensor, psi: Regularizer | None) -> None:
         raise TypeError(f"parameters must be dense, got layout {parameter.layout}")
     if is_lazy(parameter):  # checked by its first step, when it has a shape
         return
-    if any(length > 1 and not step for length, step in zip(parameter.shape, parameter.stride(), strict=True)):
+    expanded = any(length > 1 and not step for length, step in zip(parameter.shape, parameter.stride(), strict=True))
+    if expanded and parameter.numel():
         raise ValueError(f"parameters must have memory for every entry, got an expanded one: {tuple(parameter.shape)}")
     try:
         if psi is not None and psi.joint_shapes is None:  # else it takes all parameters of the group together

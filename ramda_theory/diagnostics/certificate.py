@@ -13,7 +13,7 @@ from ramda_theory.diagnostics.newton import NewtonPoint, proximal_newton
 from ramda_theory.diagnostics.screening import Screen, centred, gap_bound, screened
 from ramda_theory.problems import Problem
 from ramda_theory.problems.checks import integer
-from ramda_theory.regularizers import NuclearNorm, Regularizer
+from ramda_theory.regularizers import Regularizer
 from ramda_theory.structure import GroupSupport, Pattern, Structure
 
 Verdict = Literal["certified", "certified locally", "stationary, margin not positive", "not certified"]
@@ -155,8 +155,8 @@ def corrections(begun: Structure, ended: Structure) -> tuple[int, int]:
 
 def smallest_piece(psi: Regularizer, w: np.ndarray) -> float:
     """Least norm of a nonzero piece of w; infinity if there is none."""
-    if isinstance(psi, NuclearNorm):
-        return float(min(np.linalg.svd(psi.matrix(w), compute_uv=False)[: psi.structure(w).count], default=np.inf))
+    if (matrices := psi.as_matrices) is not None:
+        return float(min(np.linalg.svd(matrices.matrix(w), compute_uv=False)[: psi.structure(w).count], default=np.inf))
     norms = getattr(psi, "group_norms", None)
     sizes = np.abs(w) if norms is None or not isinstance(psi.structure(w), GroupSupport) else norms(w)
     return float(np.min(sizes[sizes > 0], initial=np.inf))

@@ -35,7 +35,7 @@ def manifold_curvature(problem: Problem, w: np.ndarray, gradient: np.ndarray) ->
     if not len(basis):
         return np.inf, 0.0
     smooth, penalty = problem.hessian(w), psi.manifold_hessian(w)
-    bend = _bend(psi, w, gradient) if isinstance(psi, NuclearNorm) else None
+    bend = _bend(matrices, w, gradient) if (matrices := psi.as_matrices) is not None else None
     images = []
     for d in basis:
         image = smooth(d) + penalty(d) + (bend(d) if bend is not None else 0.0)
@@ -48,7 +48,7 @@ def manifold_curvature(problem: Problem, w: np.ndarray, gradient: np.ndarray) ->
 
 def _tangent_basis(problem: Problem, w: np.ndarray) -> list[np.ndarray]:
     psi = problem.regularizer
-    if not isinstance(psi, NuclearNorm):
+    if psi.as_matrices is None:
         active = np.flatnonzero(psi.tangent(w, np.ones_like(w)))
         return [unit.reshape(w.shape) for unit in np.eye(w.size)[active]]
     units = np.eye(w.size).reshape(w.size, *w.shape)

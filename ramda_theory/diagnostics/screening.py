@@ -118,8 +118,8 @@ def screened(problem: Problem, w: np.ndarray, value: float, gradient: np.ndarray
         return math.inf if lipschitz is None else math.sqrt(2.0 * lipschitz * gap)
 
     psi = problem.regularizer
-    if isinstance(psi, NuclearNorm):
-        return _ranked(problem, psi, w, gradient, gap)
+    if (matrices := psi.as_matrices) is not None:
+        return _ranked(problem, matrices, w, gradient, gap)
     zero = psi.surely_zero(gradient, radius) if math.isfinite(gap) else np.zeros(w.shape, dtype=bool)
     if np.any(w[zero] != 0):
         return Screen(zero, zero & False, gap, math.inf, None, "w is not zero where every minimiser is")

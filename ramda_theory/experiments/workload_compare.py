@@ -73,9 +73,7 @@ class Contest:
 
 def applies(name: str, workload: Workload) -> bool:
     """Whether an optimizer can use the workload's regularizer: gates and pruning need groups."""
-    from ramda_theory.regularizers.grouped import Grouped
-
-    return name not in ("DGating", "PrunedMSGD", "PrunedAdamW") or isinstance(workload.regularizer(1.0), Grouped)
+    return name not in ("DGating", "PrunedMSGD", "PrunedAdamW") or workload.regularizer(1.0).as_groups is not None
 
 
 def weights(name: str, workload: Workload, factors: Sequence[float]) -> list[float]:

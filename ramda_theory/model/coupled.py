@@ -14,7 +14,6 @@ from ramda_theory.model.compaction.trace import Example, trace
 from ramda_theory.model.compaction.units import Leaf
 from ramda_theory.model.groups import Decision, ParamGroups
 from ramda_theory.regularizers import Regularizer
-from ramda_theory.regularizers.grouped import Grouped
 
 
 def coupled_param_groups(
@@ -53,7 +52,8 @@ def coupled_param_groups(
     -----
     That zero groups can be removed is tried on a copy of the graph: what could not leave there is not coupled.
     """
-    if not isinstance(regularizer, Grouped) or regularizer.tied_to_shape:
+    groups = regularizer.as_groups
+    if groups is None or groups.tied_to_shape:
         raise TypeError(f"regularizer must be one of groups, without labels, view or spans, got {regularizer!r}")
     traced = trace(model, Example.of(example_inputs))
     analysis = Analysis(model, traced)
@@ -70,7 +70,7 @@ def coupled_param_groups(
         keys = [int(u) if usable[u] else (name, i) for i, u in enumerate(roots[name])]
         indices = tuple(number.setdefault(key, len(number)) for key in keys)
         spans.append((tuple(own[name].shape), axis, indices))
-    psi = regularizer.spanning(tuple(spans))
+    psi = groups.spanning(tuple(spans))
     return ParamGroups(_decisions(model, own, chosen, psi))
 
 

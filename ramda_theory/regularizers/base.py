@@ -238,6 +238,16 @@ class Regularizer(ABC):
         return self
 
     @property
+    def as_groups(self) -> Any:
+        """This psi if its pieces are groups of entries, with `group_norms` and `spread`; else None."""
+        return None
+
+    @property
+    def as_matrices(self) -> Any:
+        """This psi if its pieces are the singular values of a matrix that it sees (`matrix`, `array`); else None."""
+        return None
+
+    @property
     def joint_shapes(self) -> tuple[tuple[int, ...], ...] | None:
         """Shapes of the arrays that one vector of this psi holds, one after the other; None if it takes one array."""
         return None

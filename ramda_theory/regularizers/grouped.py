@@ -70,6 +70,11 @@ class Grouped(Regularizer):
         return any(each is not None for each in (self.labels, self.view, self.spans))
 
     @property
+    def as_groups(self) -> Any:
+        """This psi."""
+        return self
+
+    @property
     def joint_shapes(self) -> tuple[tuple[int, ...], ...] | None:
         return None if self.spans is None else tuple(shape for shape, _, _ in self.spans)
 

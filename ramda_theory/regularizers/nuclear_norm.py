@@ -67,6 +67,11 @@ class NuclearNorm(Regularizer):
             )
         return rows, columns
 
+    @property
+    def as_matrices(self) -> Any:
+        """This psi."""
+        return self
+
     def matrix(self, array: Array) -> Array:
         """The matricisation of an array, whose singular values count.
 

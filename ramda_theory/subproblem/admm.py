@@ -77,6 +77,8 @@ class ADMM:
             raise ValueError(f"admm needs a convex regularizer, got {psi!r}")
         xp, dtype = problem.xp, self._dtype(problem, tolerance)
         metric, b = xp.astype(problem.metric, dtype), xp.astype(-problem.linear, dtype)
+        if not alpha:  # psi plays no part
+            return Candidate(b / metric, 0, None, xp.zeros_like(b), basis)
         point = start if point is None else point
 
         def without_idle(part: Subproblem) -> tuple[Array, Array]:
@@ -106,7 +108,7 @@ class ADMM:
             if residual <= tolerance and descends(problem, z, s, off, start) and prox.confirmed():
                 break
             x = extrapolation(x[None], (gain * s)[None], size[None])[0]
-        return Candidate(z, iteration, structure, y / alpha if alpha else xp.zeros_like(y), prox.basis)
+        return Candidate(z, iteration, structure, y / alpha, prox.basis)
 
     @staticmethod
     def _dtype(problem: Subproblem, tolerance: float) -> Any:

@@ -39,8 +39,8 @@ def idle_start(problem: Subproblem, start: Start | None, solve: Callable[[Subpro
     solve : callable
         Subproblem -> (point, dual).
     """
-    psi, xp, alpha = problem.regularizer, problem.xp, problem.weight_sum
-    if not isinstance(psi, NuclearNorm) or not alpha * psi.weight > 0:
+    psi, xp, alpha = problem.regularizer.as_matrices, problem.xp, problem.weight_sum
+    if psi is None or not alpha * psi.weight > 0:
         return None
     metric = wide(xp, psi.matrix(problem.metric))
     level = FLOOR * float(xp.max(metric))

@@ -70,6 +70,7 @@ class Opponent(Optimizer):
 
 def needs_groups(regularizer: Regularizer, opponent: str) -> Grouped:
     """The regularizer, if it has groups; ValueError otherwise."""
-    if not isinstance(regularizer, Grouped):
+    groups: Grouped | None = regularizer.as_groups
+    if groups is None:
         raise ValueError(f"{opponent} needs a regularizer with groups, got {type(regularizer).__name__}")
-    return regularizer
+    return groups

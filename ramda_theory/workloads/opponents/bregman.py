@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ramda_theory.regularizers.grouped import Grouped
 from ramda_theory.workloads.opponents.base import Opponent
 
 
@@ -36,12 +35,12 @@ class Bregman(Opponent):
         generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
             for w, psi in self.structured():
-                if isinstance(psi, Grouped) and defaults["start"] < 1:
-                    norms = psi.group_norms(w)
+                if (groups := psi.as_groups) is not None and defaults["start"] < 1:
+                    norms = groups.group_norms(w)
                     kept = torch.rand(norms.shape, generator=generator) < defaults["start"]
                     kept.view(-1)[int(torch.randint(norms.numel(), (), generator=generator))] = True
                     scale = kept.to(w) / kept.float().mean().sqrt().to(w)
-                    w.mul_(psi.spread(scale, w))
+                    w.mul_(groups.spread(scale, w))
 
     def update(self, w: Tensor, g: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
         """A step of v, then w."""

@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
+
 from ramda_theory.regularizers import Regularizer
 
 
@@ -30,6 +32,14 @@ def critical_weights(groups: Iterable[Mapping[str, Any]]) -> dict[str, tuple[flo
     for i, group in enumerate(groups):
         psi: Regularizer | None = group.get("regularizer")
         if psi is None:
+            continue
+        if psi.joint_shapes is not None:
+            # Groups span the parameters: there is one vector, and no layer that would die alone.
+            gradients = [parameter.grad for parameter in group["params"]]
+            if all(g is not None and not hasattr(g, "full_tensor") for g in gradients):
+                vector = torch.cat([g.detach().reshape(-1) for g in gradients if g is not None])
+                if vector.any():
+                    found[f"the parameters of group {i} together"] = psi.weight, float(psi.critical_weight(vector))
             continue
         names = group.get("param_names") or [f"group {i}, parameter {j}" for j in range(len(group["params"]))]
         for name, parameter in zip(names, group["params"], strict=True):

@@ -1,5 +1,7 @@
 """Groups that span tensors: steps are those of the vector of all, and every zero group is a channel that leaves."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from torch import nn
 
 from ramda_theory import kernels, methods
 from ramda_theory.model import compact, coupled_param_groups
+from ramda_theory.model.critical import critical_weights
 from ramda_theory.optim import RAMDA, RMDA, ProxSGD, structure_report
 from ramda_theory.regularizers import L1, GroupLasso, GroupMCP, Regularizer, SparseGroupLasso
 
@@ -162,3 +165,18 @@ def test_refusals():
         coupled_param_groups(model, L1(0.1), x)
     with pytest.raises(ValueError, match="no channel of the model can leave"):
         coupled_param_groups(nn.Linear(3, 2), GroupLasso(0.1), torch.randn(2, 3))
+
+
+def test_the_critical_weight_of_groups_that_span_parameters_is_that_of_their_vector():
+    model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))
+    inputs = torch.randn(5, 4)
+    groups = coupled_param_groups(model, GroupLasso(1e-9), inputs)
+    model(inputs).square().sum().backward()
+    (joint,) = [group for group in groups if group.get("regularizer") is not None]
+    ((_, critical),) = critical_weights(groups).values()
+    vector = torch.cat([parameter.grad.reshape(-1) for parameter in joint["params"]])
+    psi = joint["regularizer"]
+    norms = psi.group_norms(vector)
+    zero = dataclasses.replace(psi, weight=1.001 * critical).prox(vector, 1.0)
+    left = dataclasses.replace(psi, weight=0.999 * critical).prox(vector, 1.0)
+    assert norms.max() > 0 and not zero.any() and left.any()

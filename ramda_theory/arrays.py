@@ -89,7 +89,7 @@ def sum_of_roots(count: int) -> float:
     return math.fsum([root * count * (2 / 3), root / 2, zeta, 1 / (24 * root), -1 / (1920 * root**5)])
 
 
-def wide(xp: ModuleType, array: Array) -> Array:
+def to_float64(xp: ModuleType, array: Array) -> Array:
     """``array`` in float64 (itself if it already is), where products and totals neither overflow nor cancel early."""
     return array if array.dtype == xp.float64 else xp.astype(array, xp.float64)
 
@@ -100,7 +100,7 @@ def total(xp: ModuleType, array: Array, axis: tuple[int, ...] | None = None) -> 
     if axis is None:
         return zero_dimensional(xp, reduce(array, axis=None, dtype=xp.float64))
     # An empty axis tuple reduces nothing in NumPy and everything in torch.
-    return reduce(array, axis=axis, keepdims=True, dtype=xp.float64) if axis else wide(xp, array)
+    return reduce(array, axis=axis, keepdims=True, dtype=xp.float64) if axis else to_float64(xp, array)
 
 
 def largest(xp: ModuleType, array: Array) -> Array:
@@ -115,7 +115,7 @@ def zero_dimensional(xp: ModuleType, number: Array) -> Array:
 
 def norm(xp: ModuleType, array: Array) -> Array:
     """Euclidean norm of all entries, a 0-d float64 array, computed without overflow or underflow."""
-    array = wide(xp, array)
+    array = to_float64(xp, array)
     scale = largest(xp, xp.abs(array))
     scale = xp.where((scale > 0) & xp.isfinite(scale), scale, xp.ones_like(scale))
     return scale * xp.sqrt(total(xp, (array / scale) ** 2))
@@ -123,14 +123,14 @@ def norm(xp: ModuleType, array: Array) -> Array:
 
 def inner(xp: ModuleType, x: Array, y: Array) -> Array:
     """Inner product <x, y> of all entries, a 0-d float64 array."""
-    return total(xp, wide(xp, x) * wide(xp, y))
+    return total(xp, to_float64(xp, x) * to_float64(xp, y))
 
 
 def segment_sum(xp: ModuleType, array: Array, labels: Array, groups: int) -> Array:
     """Float64 totals of a vector over the groups named by ``labels`` in 0 .. groups - 1."""
     if xp is np:
         return np.bincount(labels, weights=array, minlength=groups)
-    return wide(xp, array).new_zeros(groups).index_add(0, labels, wide(xp, array))
+    return to_float64(xp, array).new_zeros(groups).index_add(0, labels, to_float64(xp, array))
 
 
 def segment_max(xp: ModuleType, array: Array, labels: Array, groups: int) -> Array:

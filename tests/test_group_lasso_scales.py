@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ramda_theory.regularizers import L1, MCP, SCAD, ElasticNet, GroupLasso, SparseGroupLasso
-from ramda_theory.regularizers.base import positive
+from ramda_theory.regularizers.pieces import positive
 from ramda_theory.subproblem import Subproblem, solve
 
 POWERS = st.integers(-145, 145)

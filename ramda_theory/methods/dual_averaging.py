@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ramda_theory.arrays import Array, cbrt, namespace, sum_of_roots, wide
+from ramda_theory.arrays import Array, cbrt, namespace, sum_of_roots, to_float64
 from ramda_theory.methods.state import Settings, average, checked_gradient, zero_if_none
 from ramda_theory.subproblem import Solution, Subproblem, solve
 from ramda_theory.subproblem.solve import Solver
@@ -271,7 +271,7 @@ class RMDA(DualAveraging):
         summed = DualAveragingState(state.w, state.w_hat, state.anchor, v, None, alpha, t, metric)
         if self.solver is None:
             # What_t = prox_{(alpha_t/beta_t) psi}( W^0 - V_t/beta_t )
-            forward = wide(xp, state.anchor) - wide(xp, v) / beta
+            forward = to_float64(xp, state.anchor) - to_float64(xp, v) / beta
             w_hat = xp.astype(self.regularizer.prox(forward, alpha / beta), v.dtype)
             solved, solution = replace(summed, w_hat=w_hat), None
         else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ramda_theory.arrays import Array, namespace, real, wide
+from ramda_theory.arrays import Array, namespace, real, to_float64
 from ramda_theory.methods.state import Settings, checked_gradient, zero_if_none
 
 
@@ -85,7 +85,7 @@ class NSGD:
         xp = namespace(w=w)
         w = xp.asarray(w, copy=True)
         outward = self.regularizer.subdifferential_residual(w, xp.zeros_like(w))
-        return NormalMapState(w, xp.astype(wide(xp, w) + self.prox_step * outward, w.dtype), 0, self.prox_step)
+        return NormalMapState(w, xp.astype(to_float64(xp, w) + self.prox_step * outward, w.dtype), 0, self.prox_step)
 
     def restart(self, state: NormalMapState, settings: Settings, memory: int = 0) -> NormalMapState:
         """Stages only change the learning rate, and with it how far back z remembers.
@@ -133,5 +133,5 @@ class NSGD:
         # z_t = z_{t-1} - a_t (G_t + (z_{t-1} - x_{t-1}) / tau)
         z = state.z - a * (gradient + (state.z - state.w) / tau)
         # x_t = prox_{tau psi}(z_t)
-        w = xp.astype(self.regularizer.prox(wide(xp, z), tau), z.dtype)
+        w = xp.astype(self.regularizer.prox(to_float64(xp, z), tau), z.dtype)
         return NormalMapState(w, z, state.step + 1, tau), None

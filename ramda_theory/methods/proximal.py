@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ramda_theory.arrays import Array, namespace, real, wide
+from ramda_theory.arrays import Array, namespace, real, to_float64
 from ramda_theory.methods.state import Settings, checked_gradient, zero_if_none
-from ramda_theory.regularizers.base import same_shape
+from ramda_theory.regularizers.pieces import same_shape
 from ramda_theory.subproblem import Solution, Subproblem, solve
 from ramda_theory.subproblem.solve import Solver
 
@@ -130,7 +130,7 @@ class ProxSGD:
         # m_t = (1 - c_t) m_{t-1} + c_t G_t
         m = (1.0 - c) * state.momentum + c * gradient
         # W_t = prox_{eta_t psi}( W_{t-1} - eta_t m_t )
-        w = xp.astype(self.regularizer.prox(wide(xp, state.w) - eta * wide(xp, m), eta), state.w.dtype)
+        w = xp.astype(self.regularizer.prox(to_float64(xp, state.w) - eta * to_float64(xp, m), eta), state.w.dtype)
         return MomentumState(w, m, None, state.step + 1), None
 
 

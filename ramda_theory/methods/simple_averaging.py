@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
-from ramda_theory.arrays import Array, wide
+from ramda_theory.arrays import Array, to_float64
 from ramda_theory.methods.dual_averaging import DualAveraging, DualAveragingState
 from ramda_theory.methods.state import Settings, average, checked_gradient
 from ramda_theory.subproblem import Solution
@@ -62,7 +62,7 @@ class RDA(DualAveraging):
         summed = DualAveragingState(state.w, state.w_hat, state.anchor, v, None, alpha, t, xp.full_like(v, beta))
         if self.solver is None:
             # What_t = prox_{(alpha_t/beta_t) psi}( W^0 - V_t/beta_t )
-            forward = wide(xp, state.anchor) - wide(xp, v) / beta
+            forward = to_float64(xp, state.anchor) - to_float64(xp, v) / beta
             w_hat = xp.astype(self.regularizer.prox(forward, alpha / beta), v.dtype)
             solved, solution = replace(summed, w_hat=w_hat), None
         else:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from ramda_theory.arrays import Array, namespace
 from ramda_theory.regularizers import L1, Regularizer
-from ramda_theory.regularizers.base import same_shape
+from ramda_theory.regularizers.pieces import same_shape
 from ramda_theory.subproblem import Solution
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from ramda_theory.model.critical import warn_of_critical_weights
-from ramda_theory.model.modules import WAYS, fit, role
+from ramda_theory.model.modules import WAYS, adapt, role
 from ramda_theory.model.selection import Selector, Uses, parameter_uses, selectors, selects, spell
 from ramda_theory.regularizers import Regularizer
 from ramda_theory.tables import aligned
@@ -294,7 +294,7 @@ def _forbidden(uses: Uses, allowed: Mapping[str, bool]) -> tuple[str, str]:
 def _fitted(regularizer: Regularizer, uses: Uses, by: str, heads: bool) -> Regularizer:
     """The regularizer with the axes that suit all uses of a parameter."""
     shape = tuple(uses[0].parameter.shape)
-    fits = {fit(regularizer, role(use, heads), by, use.name, shape): use.name for use in uses}
+    fits = {adapt(regularizer, role(use, heads), by, use.name, shape): use.name for use in uses}
     if len(fits) > 1:
         ways = ", ".join(f"{_spell_out(found)} as {name}" for found, name in fits.items())
         raise ValueError(f"a shared parameter would be grouped in two ways, {ways}: exclude it")

@@ -89,7 +89,7 @@ def role(use: Use, heads: bool = False) -> Role:
     return replace(found, reason=unknown)
 
 
-def fit(regularizer: Regularizer, role: Role, by: str, name: str, shape: tuple[int, ...]) -> Regularizer:
+def adapt(regularizer: Regularizer, role: Role, by: str, name: str, shape: tuple[int, ...]) -> Regularizer:
     """``regularizer`` with the axes that suit a parameter of this role and shape.
 
     Group norms are taken over the slices of the role; the nuclear norm takes the first axis as rows and all others as

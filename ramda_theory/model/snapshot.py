@@ -14,7 +14,7 @@ from ramda_theory.structure import GroupSupport, Pattern
 
 
 @dataclass(frozen=True)
-class Slot:
+class PackedField:
     """Where the structure of one weight lies in a row of bits.
 
     Parameters
@@ -62,49 +62,49 @@ class Snapshot:
 
     Parameters
     ----------
-    slots : tuple of Slot
+    fields : tuple of PackedField
     bits : uint8 array
-        A row that the slots divide among the weights.
+        A row that the fields divide among the weights.
     counts : int64 array, (weights, 8)
         `LayerStructure.counts` of every weight, the rank for nuclear norms only.
     """
 
-    slots: tuple[Slot, ...]
+    fields: tuple[PackedField, ...]
     bits: np.ndarray
     counts: np.ndarray
 
 
 def take(groups: Sequence[dict[str, Any]]) -> Snapshot:
     """The structure of every regularized parameter of ``groups`` as it is now."""
-    slots: list[Slot] = []
+    fields: list[PackedField] = []
     rows, counts = [np.zeros(0, dtype=np.uint8)], []
     for name, weight, regularizer in regularized(groups):
-        start = slots[-1].stop if slots else 0
+        start = fields[-1].stop if fields else 0
         pattern = regularizer.structure(weight)
         counts.append(read_structure(name, weight, regularizer, ranks=not isinstance(pattern, Pattern)).counts)
         if isinstance(pattern, Pattern):
             planes = 1 if isinstance(pattern, GroupSupport) and regularizer.convex else 3
             rows += [np.packbits((pattern.pattern.ravel() >> plane) & 1) for plane in range(planes)]
-            slots.append(Slot(name, pattern.pattern.shape, planes, start))
+            fields.append(PackedField(name, pattern.pattern.shape, planes, start))
         else:
-            slots.append(Slot(name, (), 0, start))
-    if not slots:
+            fields.append(PackedField(name, (), 0, start))
+    if not fields:
         raise ValueError("nothing is regularized: no parameter group carries a regularizer")
-    return Snapshot(tuple(slots), np.concatenate(rows), np.asarray(counts, dtype=np.int64))
+    return Snapshot(tuple(fields), np.concatenate(rows), np.asarray(counts, dtype=np.int64))
 
 
-def flips(slots: Sequence[Slot], bits: np.ndarray, ranks: np.ndarray) -> np.ndarray:
+def flips(fields: Sequence[PackedField], bits: np.ndarray, ranks: np.ndarray) -> np.ndarray:
     """Pieces (and ranks) in which each row of ``bits`` and ``ranks`` differs from the row before; 0 for the first.
 
     Parameters
     ----------
-    slots : sequence of Slot
+    fields : sequence of PackedField
     bits : uint8 array, (rows, bytes)
     ranks : int array, (rows, weights)
     """
     changed = np.zeros(len(bits), dtype=np.int64)
     changed[1:] = np.abs(np.diff(ranks, axis=0)).sum(axis=1)
-    for slot in slots:
-        planes = slot.split(bits[1:] ^ bits[:-1])
+    for field in fields:
+        planes = field.split(bits[1:] ^ bits[:-1])
         changed[1:] += np.bitwise_count(np.bitwise_or.reduce(planes, axis=1)).sum(axis=1, dtype=np.int64)
     return changed

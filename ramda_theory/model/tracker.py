@@ -71,7 +71,7 @@ class StructureTracker:
             raise TypeError(f"unit must be a word, got {unit!r}")
         self.unit = unit
         self._optimizer: Any = optimizer
-        self._slots = take(optimizer.param_groups).slots
+        self._fields = take(optimizer.param_groups).fields
         self._calls = 0
         self.times: list[int] = []
         self._bits: dict[str, list[np.ndarray]] = {point: [] for point in points(optimizer)}
@@ -93,7 +93,7 @@ class StructureTracker:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return tuple(slot.name for slot in self._slots)
+        return tuple(field.name for field in self._fields)
 
     def __len__(self) -> int:
         """Number of records."""
@@ -115,7 +115,7 @@ class StructureTracker:
                     taken[point] = take(self._optimizer.param_groups)
                 if point == "w_hat" and self._ended_stage is not None and self._optimizer.stage_is_fresh:
                     taken[point] = self._ended_stage
-                if taken[point].slots != self._slots:
+                if taken[point].fields != self._fields:
                     raise RuntimeError("the regularized parameters have changed: begin a new StructureTracker")
             for point, snapshot in taken.items():
                 self._bits[point].append(snapshot.bits)
@@ -134,9 +134,9 @@ class StructureTracker:
         for point in self.points:
             total = LayerStructure.total(self.layers(-1, point))
             values = {level: getattr(total, level) for level in LEVELS}
-            bits = np.asarray(self._bits[point][-2:], dtype=np.uint8).reshape(-1, self._slots[-1].stop)
+            bits = np.asarray(self._bits[point][-2:], dtype=np.uint8).reshape(-1, self._fields[-1].stop)
             ranks = np.asarray(self._counts[point][-2:], dtype=np.int64)[:, :, RANK]
-            values["flips"] = int(flips(self._slots, bits, ranks)[-1])
+            values["flips"] = int(flips(self._fields, bits, ranks)[-1])
             found |= {f"structure/{point}/{name}": value for name, value in values.items() if value is not None}
         return found
 
@@ -207,10 +207,10 @@ class StructureTracker:
         """
         if name not in self.names:
             raise ValueError(f"name must be one of {self.names}, got {name!r}")
-        slot = self._slots[self.names.index(name)]
-        if not slot.planes:
+        field = self._fields[self.names.index(name)]
+        if not field.planes:
             raise ValueError(f"{name} has a rank, not a pattern: see `layers`")
-        return slot.unpack(self._bits[self._point(point)][self._record(record)])
+        return field.unpack(self._bits[self._point(point)][self._record(record)])
 
     def curve(self, level: str = "group_sparsity", point: str | None = None) -> np.ndarray:
         """A level of `LayerStructure` over all weights in every record; NaN where there is nothing to tell.
@@ -255,7 +255,7 @@ class StructureTracker:
         ValueError
             If ``point`` is none of `points`.
         """
-        return flips(self._slots, *self._rows(self._point(point)))
+        return flips(self._fields, *self._rows(self._point(point)))
 
     def identification(self, point: str | None = None) -> Identification:
         """T0 against the run's own end: the first record from which the structure stays what it is in the last.
@@ -299,19 +299,19 @@ class StructureTracker:
 
     def _rows(self, point: str) -> tuple[np.ndarray, np.ndarray]:
         """All records as an array of bits, (records, bytes), and one of ranks, (records, weights)."""
-        bits = np.asarray(self._bits[point], dtype=np.uint8).reshape(len(self), self._slots[-1].stop)
+        bits = np.asarray(self._bits[point], dtype=np.uint8).reshape(len(self), self._fields[-1].stop)
         return bits, self._count_rows(point)[:, :, RANK]
 
     def _count_rows(self, point: str) -> np.ndarray:
         """All records' counts, (records, weights, 8)."""
-        return np.asarray(self._counts[point], dtype=np.int64).reshape(len(self), len(self._slots), COUNTS)
+        return np.asarray(self._counts[point], dtype=np.int64).reshape(len(self), len(self._fields), COUNTS)
 
     # -- plain data -------------------------------------------------------------------------------------------------
 
     def _head(self) -> dict[str, Any]:
         """What a saved tracker must share with the one that loads it."""
-        slots = [[slot.name, list(slot.shape), slot.planes] for slot in self._slots]
-        return {"weights": slots, "points": list(self.points), "unit": self.unit}
+        weights = [[field.name, list(field.shape), field.planes] for field in self._fields]
+        return {"weights": weights, "points": list(self.points), "unit": self.unit}
 
     def state_dict(self) -> dict[str, Any]:
         """The records as plain data and tensors, readable with ``torch.load(weights_only=True)``.
@@ -352,8 +352,8 @@ class StructureTracker:
             raise ValueError(f"times must increase from at least 1 to at most calls = {calls}, got {times}")
         shapes: dict[str, tuple[int, ...]] = {}
         for point in self.points:
-            shapes[f"{point}.bits"] = (len(times), self._slots[-1].stop)
-            shapes[f"{point}.counts"] = (len(times), len(self._slots), COUNTS)
+            shapes[f"{point}.bits"] = (len(times), self._fields[-1].stop)
+            shapes[f"{point}.counts"] = (len(times), len(self._fields), COUNTS)
         found = {key: tuple(tensor.shape) for key, tensor in state["records"].items()}
         if found != shapes:
             raise ValueError(f"records must have the shapes {shapes}, got {found}")

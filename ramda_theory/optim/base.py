@@ -14,7 +14,7 @@ from torch import Tensor
 from ramda_theory.kernels import eager
 from ramda_theory.kernels.dispatch import Plan, StepExplanation, explain, left_to_step, numbers_on_device
 from ramda_theory.kernels.eager.joint import is_joint
-from ramda_theory.kernels.eager.solve import Inexactness
+from ramda_theory.kernels.eager.solve import StepInexactness
 from ramda_theory.kernels.nonfinite import nonfinite_parameters, nonfinite_somewhere
 from ramda_theory.kernels.recurrences import Recurrence
 from ramda_theory.kernels.sharding import local, meshes
@@ -35,7 +35,7 @@ class StructuredOptimizer(Checkpointed):
     """
 
     _recurrence: ClassVar[Recurrence]
-    inexactness: dict[Tensor, Inexactness]
+    inexactness: dict[Tensor, StepInexactness]
     """With ``record_inexactness = True``: condition (7) in the last step, for every regularized parameter."""
     record_inexactness: bool
 

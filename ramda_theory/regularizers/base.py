@@ -7,13 +7,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ramda_theory.arrays import Array, is_host, largest, namespace, norm, real, wide
+from ramda_theory.arrays import Array, namespace, norm, real, to_float64
 from ramda_theory.regularizers.kernel import KernelSpec
+from ramda_theory.regularizers.pieces import same_shape
 from ramda_theory.regularizers.prox_sequence import ProxSequence
 from ramda_theory.structure import GroupSupport, Structure
 
@@ -558,13 +558,13 @@ class Regularizer(ABC):
             Symmetric; takes an array like ``w``, of which the tangent part counts, and gives a tangent one (float64).
         """
         xp = namespace(w=w)
-        w = wide(xp, w)
+        w = to_float64(xp, w)
         active = xp.abs(w[w != 0])
         reach = float(xp.min(active)) if math.prod(active.shape) else 1.0
         reach *= float(xp.finfo(xp.float64).eps) ** (1 / 3)
 
         def product(direction: Array) -> Array:
-            d = self.tangent(w, wide(xp, direction))
+            d = self.tangent(w, to_float64(xp, direction))
             length = float(norm(xp, d))
             if length == 0:
                 return d
@@ -666,38 +666,3 @@ class Regularizer(ABC):
 
 FORMER: dict[str, Callable[..., Regularizer]] = {}
 """Names that earlier versions wrote, and what makes a regularizer of their arguments."""
-
-
-def same_shape(**arrays: Array) -> None:
-    """Raise ValueError unless all named arrays have one shape."""
-    shapes = {name: tuple(array.shape) for name, array in arrays.items()}
-    if len(set(shapes.values())) > 1:
-        raise ValueError("shapes must agree, got " + ", ".join(f"{name} {shape}" for name, shape in shapes.items()))
-
-
-def positive(xp: ModuleType, diag: Array) -> Array:
-    """``diag`` in float64, refused where an entry is zero or negative; on a device, which must not wait, NaN there.
-
-    A NaN passes, to stay visible in its piece.
-    """
-    diag = wide(xp, diag)
-    if not is_host(diag):
-        return xp.where(diag <= 0, xp.nan, diag)
-    if math.prod(diag.shape) and not bool(xp.min(diag) > 0) and bool(xp.any(diag <= 0)):
-        raise ValueError(f"diag must be positive everywhere, its smallest entry is {float(xp.min(diag)):g}")
-    return diag
-
-
-def soft_threshold(xp: ModuleType, z: Array, threshold: Array | float) -> Array:
-    """sign(z) max(|z| - threshold, 0), with a NaN kept as NaN and no negative zero."""
-    return xp.where(xp.abs(z) <= threshold, xp.zeros_like(z), xp.where(z > 0, z - threshold, z + threshold))
-
-
-def signs(w: np.ndarray) -> np.ndarray:
-    """Sign of every entry as int8; a NaN is no zero and counts as positive."""
-    return np.where(np.isnan(w), 1, np.sign(w)).astype(np.int8)
-
-
-def margin(xp: ModuleType, ratios: Array, inactive: Array) -> Array:
-    """1 - max of the nonnegative ``ratios`` over the ``inactive`` pieces, 1 if there is none."""
-    return 1.0 - largest(xp, xp.where(inactive, ratios, xp.zeros_like(ratios)))

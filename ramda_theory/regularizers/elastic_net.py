@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from ramda_theory.arrays import Array, namespace, real, total, wide
+from ramda_theory.arrays import Array, namespace, real, to_float64, total
 from ramda_theory.extras import needs
-from ramda_theory.regularizers.base import soft_threshold
 from ramda_theory.regularizers.kernel import KernelSpec
+from ramda_theory.regularizers.pieces import soft_threshold
 from ramda_theory.regularizers.separable import Separable
 
 
@@ -39,7 +39,7 @@ class ElasticNet(Separable):
     def conjugate(self, u: Array) -> float:
         """Squares of what |u_i| exceeds the weight by, over 2 l2."""
         xp = namespace(u=u)
-        beyond = wide(xp, xp.abs(u)) - self.weight
+        beyond = to_float64(xp, xp.abs(u)) - self.weight
         square = float(total(xp, xp.where(beyond > 0, beyond, xp.zeros_like(beyond)) ** 2))
         return square / (2.0 * self.l2) if self.l2 > 0 else (0.0 if square == 0 else math.inf)
 

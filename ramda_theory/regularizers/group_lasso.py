@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ramda_theory.arrays import Array, largest, namespace, total, wide
-from ramda_theory.regularizers.base import margin, positive, same_shape
+from ramda_theory.arrays import Array, largest, namespace, to_float64, total
 from ramda_theory.regularizers.grouped import Grouped, ball_residual, shrink
 from ramda_theory.regularizers.grouping import Span
 from ramda_theory.regularizers.kernel import KernelSpec
+from ramda_theory.regularizers.pieces import margin, positive, same_shape
 from ramda_theory.regularizers.scalar_equation import group_lasso_minimizer
 from ramda_theory.structure import GroupSupport
 
@@ -94,14 +94,14 @@ class GroupLasso(Grouped):
         same_shape(linear=linear, diag=diag)
         groups = self.groups(linear)
         threshold = scale * self._scaled(xp, groups, self.weight, linear)
-        x = group_lasso_minimizer(xp, groups, -wide(xp, linear), positive(xp, diag), threshold)
+        x = group_lasso_minimizer(xp, groups, -to_float64(xp, linear), positive(xp, diag), threshold)
         return xp.astype(x, linear.dtype)
 
     def subdifferential_residual(self, w: Array, g: Array, scale: Array | float = 1.0) -> Array:
         """g_g + scale weight_g w_g / ||w_g||; for a zero group, g_g shortened by at most scale weight_g."""
         xp = namespace(w=w, g=g)
         same_shape(w=w, g=g)
-        groups, g = self.groups(w), wide(xp, g)
+        groups, g = self.groups(w), to_float64(xp, g)
         radius = scale * self._scaled(xp, groups, self.weight, w)
         return ball_residual(xp, groups, w, g, self.group_norms(w), radius)
 

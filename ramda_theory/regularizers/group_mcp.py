@@ -9,13 +9,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from ramda_theory.arrays import Array, namespace, real, to_host, total, wide
-from ramda_theory.regularizers.base import positive, same_shape
+from ramda_theory.arrays import Array, namespace, real, to_float64, to_host, total
 from ramda_theory.regularizers.group_lasso import GroupLasso
 from ramda_theory.regularizers.group_mcp_equation import group_mcp_minimizer
 from ramda_theory.regularizers.grouped import Grouped, ball_residual
 from ramda_theory.regularizers.grouping import Groups, Span
 from ramda_theory.regularizers.mcp import mcp_minimizer
+from ramda_theory.regularizers.pieces import positive, same_shape
 from ramda_theory.structure import GroupSupport
 
 
@@ -67,7 +67,7 @@ class GroupMCP(Grouped):
         lam = self._scaled(xp, groups, self.weight, z)
         length = mcp_minimizer(xp, norms, xp.ones_like(norms), step, lam, self.gamma)
         ratio = length / xp.where(norms > 0, norms, xp.ones_like(norms))
-        return xp.astype(wide(xp, z) * groups.spread(xp, ratio), z.dtype)
+        return xp.astype(to_float64(xp, z) * groups.spread(xp, ratio), z.dtype)
 
     def metric_prox(self, linear: Array, diag: Array, scale: Array | float = 1.0) -> Array:
         """argmin_x <linear, x> + 1/2 <x, diag x> + scale psi(x), the global one in every metric.
@@ -94,7 +94,7 @@ class GroupMCP(Grouped):
         """
         xp = namespace(linear=linear, diag=diag)
         same_shape(linear=linear, diag=diag)
-        groups, b, diag = self.groups(linear), -wide(xp, linear), positive(xp, diag)
+        groups, b, diag = self.groups(linear), -to_float64(xp, linear), positive(xp, diag)
         if self.weight == 0:
             return xp.astype(b / diag, linear.dtype)
         lam = self._scaled(xp, groups, self.weight, linear)
@@ -105,7 +105,7 @@ class GroupMCP(Grouped):
         """g_g + scale max(weight_g - ||w_g||/gamma, 0) w_g/||w_g||; a zero group as in `GroupLasso`."""
         xp = namespace(w=w, g=g)
         same_shape(w=w, g=g)
-        groups, g, norms = self.groups(w), wide(xp, g), self.group_norms(w)
+        groups, g, norms = self.groups(w), to_float64(xp, g), self.group_norms(w)
         slope = self._scaled(xp, groups, self.weight, w) - norms / self.gamma
         return ball_residual(xp, groups, w, g, norms, scale * xp.maximum(slope, xp.zeros_like(slope)))
 
@@ -120,7 +120,7 @@ class GroupMCP(Grouped):
     def structure(self, w: Array) -> GroupSupport:
         """Nonzero groups: 1 on the curved branch, 2 on the flat one."""
         support = self.group_support(w)
-        norms = self.group_norms(wide(np, to_host(w)))
+        norms = self.group_norms(to_float64(np, to_host(w)))
         flat = norms > self._reach(np, self.groups(w), norms)
         return GroupSupport(support.pattern * (1 + flat.astype(np.int8)), support.sizes)
 

@@ -10,10 +10,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ramda_theory.arrays import Array, integers, namespace, to_host, wide
+from ramda_theory.arrays import Array, integers, namespace, to_float64, to_host
 from ramda_theory.extras import needs
-from ramda_theory.regularizers.base import FORMER, Regularizer, same_shape
+from ramda_theory.regularizers.base import FORMER, Regularizer
 from ramda_theory.regularizers.grouping import Grouping, Groups, Span
+from ramda_theory.regularizers.pieces import same_shape
 from ramda_theory.structure import GroupSupport
 
 __all__ = ["Grouped", "Reshaped", "integers"]
@@ -185,7 +186,7 @@ class Grouped(Regularizer):
             Reduced axes kept with length one; a vector where labels are given.
         """
         xp = namespace(w=w)
-        return norms_of(xp, self.groups(w), wide(xp, w))
+        return norms_of(xp, self.groups(w), to_float64(xp, w))
 
     def group_max(self, diag: Array) -> Array:
         """Largest entry of ``diag`` in each group, in the shape `prox` takes one step per group."""
@@ -209,7 +210,7 @@ class Grouped(Regularizer):
         With u = w_g / ||w_g|| it maps d to slope/||w_g|| (d - u <u, d>) + bend u <u, d>.
         """
         xp = namespace(w=w)
-        groups, norms, w = self.groups(w), self.group_norms(w), wide(xp, w)
+        groups, norms, w = self.groups(w), self.group_norms(w), to_float64(xp, w)
         zero = norms == 0
         safe = xp.where(zero, xp.ones_like(norms), norms)
         across = groups.spread(xp, xp.where(zero, xp.zeros_like(norms), slope / safe))
@@ -250,7 +251,7 @@ def shrink(xp: ModuleType, groups: Groups, z: Array, norms: Array, threshold: Ar
     """z_g max(1 - threshold / ||z_g||, 0)."""
     ratio = (norms - threshold) / xp.where(norms > 0, norms, xp.ones_like(norms))
     ratio = xp.where(norms <= threshold, xp.zeros_like(ratio), ratio)
-    return xp.astype(wide(xp, z) * groups.spread(xp, ratio), z.dtype)
+    return xp.astype(to_float64(xp, z) * groups.spread(xp, ratio), z.dtype)
 
 
 def ball_residual(xp: ModuleType, groups: Groups, w: Array, g: Array, norms: Array, radius: Array | float) -> Array:
@@ -259,7 +260,7 @@ def ball_residual(xp: ModuleType, groups: Groups, w: Array, g: Array, norms: Arr
     zero = norms == 0
     one = xp.ones_like(norms)
     kept = xp.where(sizes <= radius, xp.zeros_like(sizes), (sizes - radius) / xp.where(sizes > 0, sizes, one))
-    unit = wide(xp, w) / groups.spread(xp, xp.where(zero, one, norms))
+    unit = to_float64(xp, w) / groups.spread(xp, xp.where(zero, one, norms))
     return xp.where(groups.spread(xp, zero), g * groups.spread(xp, kept), g + groups.spread(xp, radius * one) * unit)
 
 

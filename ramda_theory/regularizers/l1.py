@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 from ramda_theory.arrays import Array
 from ramda_theory.extras import needs
-from ramda_theory.regularizers.base import soft_threshold
 from ramda_theory.regularizers.kernel import KernelSpec
+from ramda_theory.regularizers.pieces import soft_threshold
 from ramda_theory.regularizers.separable import Separable
 
 

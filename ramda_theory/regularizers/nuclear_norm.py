@@ -10,9 +10,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ramda_theory.arrays import Array, integers, largest, namespace, to_host, total, wide
+from ramda_theory.arrays import Array, integers, largest, namespace, to_float64, to_host, total
 from ramda_theory.extras import needs
-from ramda_theory.regularizers.base import Regularizer, same_shape
+from ramda_theory.regularizers.base import Regularizer
+from ramda_theory.regularizers.pieces import same_shape
 from ramda_theory.regularizers.prox_sequence import ProxSequence
 from ramda_theory.regularizers.singular_values import project_out, shrink_singular_values, svd, svdvals
 from ramda_theory.regularizers.threshold_sequence import ThresholdSequence
@@ -123,7 +124,7 @@ class NuclearNorm(Regularizer):
 
     def value(self, w: Array) -> Array:
         xp = namespace(w=w)
-        return self.weight * total(xp, svdvals(xp, wide(xp, self.matrix(w))))
+        return self.weight * total(xp, svdvals(xp, to_float64(xp, self.matrix(w))))
 
     def prox(self, z: Array, step: Array | float = 1.0) -> Array:
         """Singular values soft-thresholded by step * weight; ``step`` is a scalar, psi being one piece."""
@@ -142,7 +143,7 @@ class NuclearNorm(Regularizer):
         xp = namespace(z=z)
         if getattr(step, "ndim", 0):
             raise ValueError(f"step must be a scalar for the nuclear norm, got {step!r}")
-        x, rank = shrink_singular_values(xp, wide(xp, self.matrix(z)), step * self.weight)
+        x, rank = shrink_singular_values(xp, to_float64(xp, self.matrix(z)), step * self.weight)
         return xp.astype(self._unmatrix(xp, x, z), z.dtype), rank
 
     def subdifferential_residual(self, w: Array, g: Array, scale: Array | float = 1.0) -> Array:
@@ -151,7 +152,7 @@ class NuclearNorm(Regularizer):
         same_shape(w=w, g=g)
         lam = scale * self.weight
         left, right, _ = self._factors(xp, w)
-        gm = wide(xp, self.matrix(g))
+        gm = to_float64(xp, self.matrix(g))
         normal = project_out(xp, left, right, gm)
         shrunk, _ = shrink_singular_values(xp, normal, lam)
         return self._unmatrix(xp, (gm - normal) + lam * (left @ right.T) + shrunk, g)
@@ -165,17 +166,17 @@ class NuclearNorm(Regularizer):
         left, right, shape = self._factors(xp, w)
         if left.shape[1] == min(shape):
             return xp.asarray(1.0, dtype=xp.float64, device=w.device)
-        normal = project_out(xp, left, right, wide(xp, self.matrix(g)))
+        normal = project_out(xp, left, right, to_float64(xp, self.matrix(g)))
         return 1.0 - largest(xp, svdvals(xp, normal)) / self.weight
 
     def critical_weight(self, g: Array) -> Array:
         """Spectral norm of ``g``."""
         xp = namespace(g=g)
-        return largest(xp, svdvals(xp, wide(xp, self.matrix(g))))
+        return largest(xp, svdvals(xp, to_float64(xp, self.matrix(g))))
 
     def _factors(self, xp: ModuleType, w: Array) -> tuple[Array, Array, tuple[int, int]]:
         """Left and right singular vectors of the numerical rank of ``w``."""
-        matrix = wide(xp, self.matrix(w))
+        matrix = to_float64(xp, self.matrix(w))
         u, s, vh = svd(xp, matrix)
         rank = numerical_rank(to_host(s), tuple(matrix.shape), self._epsilon(xp, w))
         return u[:, :rank], vh[:rank, :].T, tuple(matrix.shape)
@@ -205,7 +206,7 @@ class NuclearNorm(Regularizer):
         xp = namespace(w=w, direction=direction)
         same_shape(w=w, direction=direction)
         left, _, _ = self._factors(xp, w)
-        part = left @ (left.T @ wide(xp, self.matrix(direction)))
+        part = left @ (left.T @ to_float64(xp, self.matrix(direction)))
         return xp.astype(self._unmatrix(xp, part, w), direction.dtype)
 
     def keeping_structure(self, w: Array, direction: Array) -> Array:
@@ -216,7 +217,7 @@ class NuclearNorm(Regularizer):
         xp = namespace(w=w, direction=direction)
         same_shape(w=w, direction=direction)
         left, right, _ = self._factors(xp, w)
-        d = wide(xp, self.matrix(direction))
+        d = to_float64(xp, self.matrix(direction))
         return xp.astype(self._unmatrix(xp, d - project_out(xp, left, right, d), w), direction.dtype)
 
     def manifold_hessian(self, w: Array) -> Callable[[Array], Array]:
@@ -226,13 +227,13 @@ class NuclearNorm(Regularizer):
         by weight (A S^-1 V^T + U S^-1 B^T + U K V^T), K_ij = (M_ij - M_ji) / (s_i + s_j), which is tangent as well.
         """
         xp = namespace(w=w)
-        matrix = wide(xp, self.matrix(w))
+        matrix = to_float64(xp, self.matrix(w))
         u, s, vh = svd(xp, matrix)
         rank = numerical_rank(to_host(s), tuple(matrix.shape), self._epsilon(xp, w))
         left, s, right = u[:, :rank], s[:rank], vh[:rank, :].T
 
         def product(d: Array) -> Array:
-            d = wide(xp, self.matrix(d))
+            d = to_float64(xp, self.matrix(d))
             columns, rows = d @ right, left.T @ d
             middle = rows @ right
             a, b = columns - left @ middle, rows - middle @ right.T
@@ -255,6 +256,6 @@ class NuclearNorm(Regularizer):
     def structure(self, w: Array) -> Rank:
         """Numerical rank: singular values above rounding level of ``w``'s dtype."""
         xp = namespace(w=w)
-        matrix = wide(xp, self.matrix(w))
+        matrix = to_float64(xp, self.matrix(w))
         rank = numerical_rank(to_host(svdvals(xp, matrix)), tuple(matrix.shape), self._epsilon(xp, w))
         return Rank(rank, *matrix.shape)

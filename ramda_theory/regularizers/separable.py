@@ -9,8 +9,9 @@ from types import ModuleType
 
 import numpy as np
 
-from ramda_theory.arrays import Array, largest, namespace, to_host, total, wide
-from ramda_theory.regularizers.base import Regularizer, margin, positive, same_shape, signs, soft_threshold
+from ramda_theory.arrays import Array, largest, namespace, to_float64, to_host, total
+from ramda_theory.regularizers.base import Regularizer
+from ramda_theory.regularizers.pieces import margin, positive, same_shape, signs, soft_threshold
 from ramda_theory.structure import SignPattern
 
 
@@ -40,11 +41,11 @@ class Separable(Regularizer):
 
     def value(self, w: Array) -> Array:
         xp = namespace(w=w)
-        return total(xp, self._phi(xp, xp.abs(wide(xp, w))))
+        return total(xp, self._phi(xp, xp.abs(to_float64(xp, w))))
 
     def prox(self, z: Array, step: Array | float = 1.0) -> Array:
         xp = namespace(z=z)
-        return xp.astype(self._solve(xp, wide(xp, z), xp.ones_like(wide(xp, z)), step), z.dtype)
+        return xp.astype(self._solve(xp, to_float64(xp, z), xp.ones_like(to_float64(xp, z)), step), z.dtype)
 
     def metric_prox(self, linear: Array, diag: Array, scale: Array | float = 1.0) -> Array:
         """argmin_x <linear, x> + 1/2 <x, diag x> + scale psi(x), the global minimiser for every diag > 0.
@@ -70,7 +71,7 @@ class Separable(Regularizer):
         """
         xp = namespace(linear=linear, diag=diag)
         same_shape(linear=linear, diag=diag)
-        return xp.astype(self._solve(xp, -wide(xp, linear), positive(xp, diag), scale), linear.dtype)
+        return xp.astype(self._solve(xp, -to_float64(xp, linear), positive(xp, diag), scale), linear.dtype)
 
     def piece_axes(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """None: every entry is a piece."""
@@ -84,7 +85,7 @@ class Separable(Regularizer):
         """Entries g_i + scale phi'(|w_i|) sign w_i, or g_i moved towards 0 by at most scale * weight where w_i = 0."""
         xp = namespace(w=w, g=g)
         same_shape(w=w, g=g)
-        w, g = wide(xp, w), wide(xp, g)
+        w, g = to_float64(xp, w), to_float64(xp, g)
         active = g + scale * self._slope(xp, xp.abs(w)) * xp.sign(w)
         return xp.where(w == 0, soft_threshold(xp, g, scale * self.weight), active)
 
@@ -94,7 +95,7 @@ class Separable(Regularizer):
         same_shape(w=w, g=g)
         if self.weight == 0:
             return xp.asarray(1.0, dtype=xp.float64, device=w.device)
-        return margin(xp, xp.abs(wide(xp, g)) / self.weight, w == 0)
+        return margin(xp, xp.abs(to_float64(xp, g)) / self.weight, w == 0)
 
     def surely_zero(self, g: np.ndarray, radius: Callable[[np.ndarray], float]) -> np.ndarray:
         """|g_i| + radius_i < weight, if psi is convex."""
@@ -109,20 +110,20 @@ class Separable(Regularizer):
         xp = namespace(w=w, g=g)
         if self.weight == 0:
             return None
-        return xp.reshape(xp.abs(wide(xp, w)), (-1,)), xp.reshape(xp.abs(wide(xp, g)), (-1,)) / self.weight
+        return xp.reshape(xp.abs(to_float64(xp, w)), (-1,)), xp.reshape(xp.abs(to_float64(xp, g)), (-1,)) / self.weight
 
     def critical_weight(self, g: Array) -> Array:
         """max |g_i|."""
         xp = namespace(g=g)
-        return largest(xp, xp.abs(wide(xp, g)))
+        return largest(xp, xp.abs(to_float64(xp, g)))
 
     def manifold_hessian(self, w: Array) -> Callable[[Array], Array]:
         """phi''(|w_i|) d_i where w_i is not zero."""
         xp = namespace(w=w)
-        bend = xp.where(w == 0, 0.0, self._bend(xp, xp.abs(wide(xp, w))) + 0.0 * wide(xp, w))
+        bend = xp.where(w == 0, 0.0, self._bend(xp, xp.abs(to_float64(xp, w))) + 0.0 * to_float64(xp, w))
         return lambda d: bend * d
 
     def structure(self, w: Array) -> SignPattern:
         namespace(w=w)
-        w = wide(np, to_host(w))
+        w = to_float64(np, to_host(w))
         return SignPattern(signs(w) * self._branch(np.abs(w)))

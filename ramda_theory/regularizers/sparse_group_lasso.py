@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ramda_theory.arrays import Array, largest, namespace, real, to_host, total, wide
+from ramda_theory.arrays import Array, largest, namespace, real, to_float64, to_host, total
 from ramda_theory.extras import needs
-from ramda_theory.regularizers.base import margin, positive, same_shape, signs, soft_threshold
 from ramda_theory.regularizers.grouped import Grouped, ball_residual, norms_of, per_entry, shrink
 from ramda_theory.regularizers.grouping import Groups, Span
 from ramda_theory.regularizers.kernel import KernelSpec
+from ramda_theory.regularizers.pieces import margin, positive, same_shape, signs, soft_threshold
 from ramda_theory.regularizers.scalar_equation import group_lasso_minimizer
 from ramda_theory.structure import SignPattern
 
@@ -83,7 +83,7 @@ class SparseGroupLasso(Grouped):
         """Soft-threshold by step l1_ratio weight, then shrink the groups (the two proximal maps compose)."""
         xp = namespace(z=z)
         groups = self.groups(z)
-        soft = soft_threshold(xp, wide(xp, z), per_entry(xp, groups, step) * self._l1_weight)
+        soft = soft_threshold(xp, to_float64(xp, z), per_entry(xp, groups, step) * self._l1_weight)
         shrunk = shrink(xp, groups, soft, self.group_norms(soft), step * self._radius(xp, groups, z))
         return xp.astype(shrunk, z.dtype)
 
@@ -112,7 +112,7 @@ class SparseGroupLasso(Grouped):
         xp = namespace(linear=linear, diag=diag)
         same_shape(linear=linear, diag=diag)
         groups = self.groups(linear)
-        b = soft_threshold(xp, -wide(xp, linear), scale * self._l1_weight)
+        b = soft_threshold(xp, -to_float64(xp, linear), scale * self._l1_weight)
         x = group_lasso_minimizer(xp, groups, b, positive(xp, diag), scale * self._radius(xp, groups, linear))
         return xp.astype(x, linear.dtype)
 
@@ -120,16 +120,16 @@ class SparseGroupLasso(Grouped):
         """The l1 part entry by entry, then the group part of what is left."""
         xp = namespace(w=w, g=g)
         same_shape(w=w, g=g)
-        groups, g = self.groups(w), wide(xp, g)
+        groups, g = self.groups(w), to_float64(xp, g)
         l1 = scale * self._l1_weight
-        left = xp.where(w == 0, soft_threshold(xp, g, l1), g + l1 * wide(xp, xp.sign(w)))
+        left = xp.where(w == 0, soft_threshold(xp, g, l1), g + l1 * to_float64(xp, xp.sign(w)))
         return ball_residual(xp, groups, w, left, self.group_norms(w), scale * self._radius(xp, groups, w))
 
     def nondegeneracy_margin(self, w: Array, g: Array) -> Array:
         """Zero groups: 1 - gauge of -g_g in the sum of the box and the ball; zero entries elsewhere: 1 - |g_i| / l1."""
         xp = namespace(w=w, g=g)
         same_shape(w=w, g=g)
-        groups, g = self.groups(w), wide(xp, g)
+        groups, g = self.groups(w), to_float64(xp, g)
         zero_group = self.group_norms(w) == 0
         if self.weight == 0:
             return xp.asarray(1.0, dtype=xp.float64, device=w.device)
@@ -154,7 +154,7 @@ class SparseGroupLasso(Grouped):
     def critical_weight(self, g: Array) -> Array:
         """Largest gauge of g_g in the sum of a box and a ball, of radii l1_ratio and (1 - l1_ratio) sqrt(n_g)."""
         xp = namespace(g=g)
-        return largest(xp, self._gauge(xp, self.groups(g), wide(xp, g)))
+        return largest(xp, self._gauge(xp, self.groups(g), to_float64(xp, g)))
 
     def _gauge(self, xp: ModuleType, groups: Groups, g: Array) -> Array:
         """Per group, the least t with ||soft(g, t l1_ratio)|| <= t r, r the radius for weight 1.
@@ -185,7 +185,7 @@ class SparseGroupLasso(Grouped):
         """That of the group part, on the nonzero entries."""
         xp = namespace(w=w)
         product = self._radial_hessian(w, self._radius(xp, self.groups(w), w), 0.0)
-        active = wide(xp, xp.sign(xp.abs(w)))
+        active = to_float64(xp, xp.sign(xp.abs(w)))
         return lambda d: active * product(active * d)
 
     def cvxpy_expression(self, x: Any, shape: tuple[int, ...]) -> Any:

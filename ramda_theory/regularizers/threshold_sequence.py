@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ramda_theory.arrays import Array, is_host, namespace, wide
+from ramda_theory.arrays import Array, is_host, namespace, to_float64
 from ramda_theory.regularizers.matrix_products import shrink_by_products
 from ramda_theory.regularizers.prox_sequence import ProxSequence
 from ramda_theory.regularizers.singular_values import GRAM_LIMIT, svd
@@ -97,7 +97,7 @@ class ThresholdSequence(ProxSequence):
         passes, degree, patience = (6, 4, 1.0) if self._exact else (2, 1, 30.0)
         for remaining in reversed(range(passes)):
             c = q.T @ z
-            fine = wide(xp, c) if self._exact else c
+            fine = to_float64(xp, c) if self._exact else c
             values, turn = xp.linalg.eigh(fine @ fine.T)
             turn = xp.astype(turn, z.dtype)
             q, c = q @ turn, turn.T @ c
@@ -133,7 +133,7 @@ class ThresholdSequence(ProxSequence):
         # What rounding does to Z Z^T moves what is made of a singular value s by so much of ||Z||^2 / s.
         rounding = 4.0 * float(xp.finfo(z.dtype).eps) * size**2
         error = rounding / threshold if threshold else math.inf
-        double = z if error <= slack else wide(xp, z)
+        double = z if error <= slack else to_float64(xp, z)
         if threshold > GRAM_LIMIT * size:
             values, q = xp.linalg.eigh(double @ double.T)
             singular = xp.sqrt(xp.where(values > 0, values, xp.zeros_like(values)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from ramda_theory.arrays import Array, inner, real, total, wide
+from ramda_theory.arrays import Array, inner, real, to_float64, total
 from ramda_theory.regularizers import Regularizer
 from ramda_theory.structure import Structure
 from ramda_theory.subproblem.anderson import Anderson
@@ -145,7 +145,7 @@ def descends(problem: Subproblem, z: Array, s: Array, off: float, start: Array) 
     two values are computed.
     """
     xp = problem.xp
-    step = wide(xp, start) - wide(xp, z)
+    step = to_float64(xp, start) - to_float64(xp, z)
     bound = inner(xp, s, step) + 0.5 * inner(xp, step, problem.metric * step)
     if float(bound - off * xp.linalg.vector_norm(step)) >= 0:
         return True

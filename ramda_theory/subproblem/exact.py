@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ramda_theory.arrays import Array, wide
+from ramda_theory.arrays import Array, to_float64
 from ramda_theory.subproblem.problem import Candidate, Subproblem
 
 
@@ -40,7 +40,7 @@ class NewtonRaphson:
         weight = problem.weight_sum * regularizer.weight
         if not weight > 0:
             raise ValueError(f"newton_raphson needs weight_sum * weight > 0, got {weight}")
-        b, diag = -problem.linear, wide(xp, problem.metric)
+        b, diag = -problem.linear, to_float64(xp, problem.metric)
         groups = regularizer.groups(b)
         threshold = problem.weight_sum * regularizer.group_weights(b)
         zero = xp.sqrt(groups.total(xp, b**2)) <= threshold

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ramda_theory.arrays import Array, inner, norm, wide
+from ramda_theory.arrays import Array, inner, norm, to_float64
 from ramda_theory.subproblem.problem import Candidate, Subproblem
 
 
@@ -39,8 +39,8 @@ class ProximalGradient:
     def __call__(self, problem: Subproblem, start: Array, tolerance: float, max_iter: int) -> Candidate:
         xp = problem.xp
         theta, theta_entries = step_sizes(problem, self.step)
-        metric = wide(xp, problem.metric)
-        z = wide(xp, start)
+        metric = to_float64(xp, problem.metric)
+        z = to_float64(xp, start)
         value = self._scaled_objective(problem, z)
         structure, iteration = None, 0
         while iteration < max_iter:
@@ -89,10 +89,10 @@ class Accelerated:
             raise ValueError(f"accelerated needs a convex regularizer, got {problem.regularizer!r}")
         xp = problem.xp
         theta, theta_entries = step_sizes(problem, self.step)
-        metric = wide(xp, problem.metric)
+        metric = to_float64(xp, problem.metric)
         root = math.sqrt(float(xp.min(metric * theta_entries)))
         cap = (1.0 - root) / (1.0 + root)
-        x = y = wide(xp, start)
+        x = y = to_float64(xp, start)
         t, structure, iteration = 1.0, None, 0
         while iteration < max_iter:
             iteration += 1
@@ -115,7 +115,7 @@ def step_sizes(problem: Subproblem, step: str) -> tuple[Array | float, Array | f
     """theta as `prox` takes it (a scalar or one per piece) and laid out over the entries."""
     xp, regularizer = problem.xp, problem.regularizer
     factor = 1.0 if regularizer.convex else 0.5
-    metric = wide(xp, problem.metric)
+    metric = to_float64(xp, problem.metric)
     if step == "global":
         theta = factor / float(xp.max(metric))
         return theta, theta

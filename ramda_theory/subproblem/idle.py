@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ramda_theory.arrays import Array, wide
+from ramda_theory.arrays import Array, to_float64
 from ramda_theory.regularizers import NuclearNorm
 from ramda_theory.subproblem.problem import Subproblem
 
@@ -42,7 +42,7 @@ def idle_start(problem: Subproblem, start: Start | None, solve: Callable[[Subpro
     psi, xp, alpha = problem.regularizer.as_matrices, problem.xp, problem.weight_sum
     if psi is None or not alpha * psi.weight > 0:
         return None
-    metric = wide(xp, psi.matrix(problem.metric))
+    metric = to_float64(xp, psi.matrix(problem.metric))
     level = FLOOR * float(xp.max(metric))
     rows, columns = ([int(i) for i in np.flatnonzero(_host(xp.max(metric, axis=a) > level))] for a in (1, 0))
     if (len(rows), len(columns)) == tuple(metric.shape) or not rows or not columns:
@@ -58,7 +58,7 @@ def idle_start(problem: Subproblem, start: Start | None, solve: Callable[[Subpro
         z_live, y_live = solve(Subproblem(anchor, grad_sum, part, alpha, NuclearNorm(psi.weight)))
     else:
         z_live, y_live = (live(psi.matrix(a)) for a in start)
-    u, s, vh = xp.linalg.svd(wide(xp, z_live), full_matrices=False)
+    u, s, vh = xp.linalg.svd(to_float64(xp, z_live), full_matrices=False)
     kept = int(xp.count_nonzero(s > 1e-6 * s[0])) if float(s[0]) > 0 else 0
     u, s, v = u[:, :kept], s[:kept], vh[:kept].T
     lam = alpha * psi.weight
@@ -75,7 +75,7 @@ def idle_start(problem: Subproblem, start: Start | None, solve: Callable[[Subpro
     corner[rows] = mask
     full_z, full_y = xp.zeros_like(z), xp.zeros_like(z)
     patch_z, patch_y = full_z[rows], full_y[rows]
-    patch_z[:, columns], patch_y[:, columns] = wide(xp, z_live), wide(xp, y_live)
+    patch_z[:, columns], patch_y[:, columns] = to_float64(xp, z_live), to_float64(xp, y_live)
     full_z[rows], full_y[rows] = patch_z, patch_y
     z, y = xp.where(corner, full_z, z), xp.where(corner, full_y, y)
     return psi.array(z, problem.anchor), psi.array(y, problem.anchor)

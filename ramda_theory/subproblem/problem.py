@@ -8,9 +8,9 @@ from functools import cached_property
 from types import ModuleType
 from typing import NamedTuple
 
-from ramda_theory.arrays import Array, inner, namespace, norm, real, total, wide
+from ramda_theory.arrays import Array, inner, namespace, norm, real, to_float64, total
 from ramda_theory.regularizers import Regularizer
-from ramda_theory.regularizers.base import same_shape
+from ramda_theory.regularizers.pieces import same_shape
 from ramda_theory.structure import Structure
 
 
@@ -70,7 +70,7 @@ class Subproblem:
     def linear(self) -> Array:
         """grad_sum - metric * anchor: Q(x) = <linear, x> + 1/2 <x, metric x> + weight_sum psi(x) + constant."""
         xp = self.xp
-        return wide(xp, self.grad_sum) - wide(xp, self.metric) * wide(xp, self.anchor)
+        return to_float64(xp, self.grad_sum) - to_float64(xp, self.metric) * to_float64(xp, self.anchor)
 
     def objective(self, x: Array) -> Array:
         """Q(x) of (4).
@@ -90,7 +90,7 @@ class Subproblem:
             If ``x`` has another shape.
         """
         xp, offset = self.xp, self._offset(x)
-        quadratic = inner(xp, self.grad_sum, x) + 0.5 * total(xp, wide(xp, self.metric) * offset**2)
+        quadratic = inner(xp, self.grad_sum, x) + 0.5 * total(xp, to_float64(xp, self.metric) * offset**2)
         return quadratic + self.weight_sum * self.regularizer.value(x)
 
     def gradient(self, x: Array) -> Array:
@@ -110,7 +110,7 @@ class Subproblem:
         ValueError
             If ``x`` has another shape.
         """
-        return wide(self.xp, self.grad_sum) + wide(self.xp, self.metric) * self._offset(x)
+        return to_float64(self.xp, self.grad_sum) + to_float64(self.xp, self.metric) * self._offset(x)
 
     def residual(self, x: Array) -> Array:
         """min over s in dQ(x) of ||s||, the left side of (7), unscaled and exact (not an upper bound).
@@ -151,7 +151,7 @@ class Subproblem:
             raise ValueError(f"the error bound needs a convex regularizer, got {self.regularizer!r}")
         xp = self.xp
         s = self.regularizer.subdifferential_residual(x, self.gradient(x), self.weight_sum)
-        return norm(xp, s / xp.sqrt(wide(xp, self.metric)))
+        return norm(xp, s / xp.sqrt(to_float64(xp, self.metric)))
 
     def increase(self, x: Array, start: Array) -> float:
         """Q(x) - Q(start) minus its rounding error, computed from x - start, where equal leading digits cancel.
@@ -172,9 +172,12 @@ class Subproblem:
         """
         xp = namespace(anchor=self.anchor, x=x, start=start)
         rounding = 8 * float(xp.finfo(self.anchor.dtype).eps)
-        x, start = wide(xp, x), wide(xp, start)
+        x, start = to_float64(xp, x), to_float64(xp, start)
         step = x - start
-        constant, curved = wide(xp, self.grad_sum), wide(xp, self.metric) * (0.5 * (x + start) - self.anchor)
+        constant, curved = (
+            to_float64(xp, self.grad_sum),
+            to_float64(xp, self.metric) * (0.5 * (x + start) - self.anchor),
+        )
         psi, psi_start = self.regularizer.value(x), self.regularizer.value(start)
         change = inner(xp, constant + curved, step) + self.weight_sum * (psi - psi_start)
         magnitude = inner(xp, xp.abs(constant) + xp.abs(curved), xp.abs(step)) + self.weight_sum * (psi + psi_start)
@@ -184,7 +187,7 @@ class Subproblem:
     def magnitude(self) -> float:
         """Size of the terms that cancel in `gradient` at a solution: ||grad_sum|| + ||metric anchor|| + ||linear||."""
         xp = self.xp
-        terms = (self.grad_sum, wide(xp, self.metric) * self.anchor, self.linear)
+        terms = (self.grad_sum, to_float64(xp, self.metric) * self.anchor, self.linear)
         return float(sum(norm(xp, term) for term in terms))
 
     def default_tolerance(self) -> float:
@@ -200,7 +203,7 @@ class Subproblem:
     def _offset(self, x: Array) -> Array:
         xp = namespace(anchor=self.anchor, x=x)
         same_shape(anchor=self.anchor, x=x)
-        return wide(xp, x) - wide(xp, self.anchor)
+        return to_float64(xp, x) - to_float64(xp, self.anchor)
 
 
 class Candidate(NamedTuple):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 
 from ramda_theory.arrays import Array, namespace, real
-from ramda_theory.regularizers.base import same_shape
+from ramda_theory.regularizers.pieces import same_shape
 from ramda_theory.subproblem.admm import ADMM
 from ramda_theory.subproblem.exact import Exact, NewtonRaphson
 from ramda_theory.subproblem.first_order import Accelerated, ProximalGradient

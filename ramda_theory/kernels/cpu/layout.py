@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from functools import lru_cache
 
-from ramda_theory.kernels.cpu.limits import BLOCK, LONGEST_GROUP, NARROWEST, WIDEST
+from ramda_theory.kernels.cpu.sizes import BLOCK, LONGEST_GROUP, NARROWEST, WIDEST
 
 Sizes = tuple[int, int, int, int]
 """Lengths of the axes (kept, reduced, kept, reduced) that a tensor has to the loops: group (i, k) is [i, :, k, :]."""

@@ -15,7 +15,7 @@ import numba as nb
 import numpy as np
 
 from ramda_theory.kernels.cpu.arithmetic import cube_root, f32, fast, index, inlined, mix, square_root, sums, vectorized
-from ramda_theory.kernels.cpu.limits import TOGETHER
+from ramda_theory.kernels.cpu.sizes import TOGETHER
 from ramda_theory.kernels.cpu.solves import KNOWN, OPEN, UNCLEAR, exact_norm, exact_size, next_norm, soft, unclear
 
 ROWS_PER_SUM = index(32)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ramda_theory.kernels.cpu.launch import announced, compiled_module, shared
 from ramda_theory.kernels.cpu.layout import Sizes, parts
-from ramda_theory.kernels.cpu.limits import BATCHES, TOGETHER, WORTHWHILE
+from ramda_theory.kernels.cpu.sizes import BATCHES, TOGETHER, WORTHWHILE
 from ramda_theory.kernels.recurrences import MAX_NUMBERS, MAX_OPTIONS, Recurrence
 
 LARGEST_NUMBER = float(np.finfo(np.float32).max)

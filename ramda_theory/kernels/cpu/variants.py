@@ -66,7 +66,7 @@ normal_map = nb.njit(**inlined)(recurrences.normal_map)
 def _fingerprint() -> int:
     """A number that changes with the sources: Numba's cache watches the file of the function it keeps, no other."""
     texts = [files("ramda_theory.kernels") / "recurrences.py"]
-    texts += [files("ramda_theory.kernels.cpu") / f"{name}.py" for name in ("arithmetic", "limits", "loops", "solves")]
+    texts += [files("ramda_theory.kernels.cpu") / f"{name}.py" for name in ("arithmetic", "sizes", "loops", "solves")]
     return int(hashlib.sha256(b"".join(text.read_bytes() for text in texts)).hexdigest()[:15], 16)
 
 

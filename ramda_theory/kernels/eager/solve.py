@@ -19,7 +19,7 @@ Scalar = Tensor | float
 
 
 @dataclass(frozen=True)
-class Inexactness:
+class StepInexactness:
     """How well the subproblem of one parameter was solved in a step.
 
     Attributes
@@ -60,7 +60,7 @@ def minimizer(
     start: Tensor,
     t: Scalar,
     options: dict[str, Any],
-    record: dict[Tensor, Inexactness] | None = None,
+    record: dict[Tensor, StepInexactness] | None = None,
     warm: WarmStart | None = None,
 ) -> Tensor:
     """argmin_x <linear, x> + 1/2 <x - base, diag (x - base)> + scale psi(x): this process's piece, like ``start``.
@@ -122,14 +122,14 @@ def _iterated(
     start: Tensor,
     t: Scalar,
     options: dict[str, Any],
-    record: dict[Tensor, Inexactness] | None,
+    record: dict[Tensor, StepInexactness] | None,
     warm: WarmStart | None,
 ) -> Tensor:
     """`minimizer` of the gathered problem, judged by (7) if that is to be recorded."""
     base, linear, diag, begin = (full_tensor(piece, parameter) for piece in (base, linear, diag, start))
     if not finite(base, linear, diag, begin):
         if record is not None:
-            record[parameter] = Inexactness(math.nan, math.nan, 0, "max_iter")
+            record[parameter] = StepInexactness(math.nan, math.nan, 0, "max_iter")
         return torch.full_like(start, torch.nan)  # what on_nonfinite="ignore" let through stays visible
     problem = Subproblem(base, linear, diag, float(scale), options["regularizer"])
     tolerance = eps_t(problem, t, options)
@@ -142,7 +142,7 @@ def _iterated(
     point: Tensor = candidate.point.to(start.dtype)
     if record is not None:
         solution = judge(problem, candidate._replace(point=point), tolerance, begin)
-        record[parameter] = Inexactness(solution.residual, tolerance, solution.iterations, solution.status)
+        record[parameter] = StepInexactness(solution.residual, tolerance, solution.iterations, solution.status)
     return local_shard(point, parameter)
 
 

@@ -63,7 +63,7 @@ class StructureCallback:
         return scalars
 
     def save_structured(self, model: Any, path: Any) -> None:
-        """Save the model's state_dict at w_hat with ``accelerator.save``; `load_state` goes on from w all the same.
+        """Save the model's state_dict at w_hat with ``accelerator.save``; ``load_state`` goes on from w all the same.
 
         Parameters
         ----------

@@ -15,6 +15,7 @@ from ramda_theory.kernels import eager
 from ramda_theory.kernels.dispatch import Plan, StepExplanation, explain, left_to_step, numbers_on_device
 from ramda_theory.kernels.eager.joint import is_joint
 from ramda_theory.kernels.eager.solve import StepInexactness
+from ramda_theory.kernels.eager.undo import Undo
 from ramda_theory.kernels.nonfinite import nonfinite_parameters, nonfinite_somewhere
 from ramda_theory.kernels.recurrences import Recurrence
 from ramda_theory.kernels.sharding import local, meshes
@@ -51,6 +52,9 @@ class StructuredOptimizer(Checkpointed):
         self._plan: Plan | None = None
         self._captured_plans: list[Plan] = []
         self._holds_structured_point = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "record_inexactness": self.record_inexactness}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "_holds_structured_point" not in self.__dict__:  # unpickled, not loaded
@@ -251,14 +255,29 @@ class StructuredOptimizer(Checkpointed):
             self._plan = None
             self._forget_new()
             raise
+        remaining = plan.remaining(work)
+        undo = Undo(remaining)
+        if undo.needed:  # what may raise comes first: the compiled functions cannot be taken back
+            self._eager_step(remaining, found, grad_scale, undo)
         plan.step(found, grad_scale)
         if plan.captured and plan not in self._captured_plans:
             self._captured_plans.append(plan)
-        record = self.inexactness if recording else None
-        for each in plan.remaining(work):
-            if grad_scale is not None:
-                each = replace(each, grads=[gradient.float() / grad_scale for gradient in each.grads])
-            eager.step(self._recurrence, each, found, record)
+        if not undo.needed:
+            self._eager_step(remaining, found, grad_scale, undo)
+
+    def _eager_step(self, works: list[Work], found: Tensor | None, grad_scale: Tensor | None, undo: Undo) -> None:
+        """The part of a step that no faster engine takes; an error in a solve takes all of it back."""
+        record = self.inexactness if self.record_inexactness else None
+        try:
+            for work in works:
+                if grad_scale is not None:
+                    work = replace(work, grads=[gradient.float() / grad_scale for gradient in work.grads])
+                eager.step(self._recurrence, work, found, record)
+        except BaseException:
+            undo.restore()
+            self._plan = None
+            self._forget_new()
+            raise
 
     @property
     def _step_supports_amp_scaling(self) -> bool:

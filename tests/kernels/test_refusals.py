@@ -2,6 +2,7 @@
 
 import copy
 import threading
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from engine import ENGINES, forced, optimizer
 from ramda_theory import kernels
 from ramda_theory.kernels.dispatch import forced_engine
 from ramda_theory.optim import RAMDA, RMDA, ProxAdamW, ProxSGD
-from ramda_theory.regularizers import L1, GroupLasso, SparseGroupLasso
+from ramda_theory.regularizers import L1, GroupLasso, NuclearNorm, SparseGroupLasso
 from ramda_theory.regularizers.kernel import KernelSpec
 from ramda_theory.subproblem import ProximalGradient
 
@@ -309,3 +310,57 @@ def test_an_engine_is_forced_on_one_thread_whatever_the_others_do():
         thread.join()
         inside = forced_engine()
     assert (before, inside, forced_engine()) == (None, "eager", None)
+
+
+@dataclass(frozen=True)
+class Faulty(L1):
+    """An l1 norm whose proximal map raises where an entry exceeds 10, as a user's own may."""
+
+    def prox(self, z, step=1.0):
+        if bool((abs(z) > 10).any()):
+            raise ArithmeticError("no proximal map here")
+        return super().prox(z, step)
+
+    def metric_prox(self, linear, diag, scale=1.0):
+        return self.prox(-linear / diag, scale / diag)
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("steps", [0, 3])
+@pytest.mark.parametrize("recording", [False, True])
+def test_an_error_in_a_regularizer_takes_the_whole_step_back(cls, steps, recording):
+    """Before it comes what compiled loops step, a nuclear norm's warm start and entries of the same psi."""
+    torch.manual_seed(0)
+    params = [torch.nn.Parameter(torch.randn(6, 5)) for _ in range(5)]
+    kinds = [GroupLasso(0.02), NuclearNorm(0.02), None, Faulty(0.02), Faulty(0.02)]
+    own = cls([{"params": [p], "regularizer": psi} for p, psi in zip(params, kinds, strict=True)], lr=0.1)
+    for _ in range(steps):
+        step("default", own, params, [torch.randn(6, 5) for _ in params])
+    own.record_inexactness = recording  # if so, the eager engine takes all of them
+    with torch.no_grad():
+        params[-1][0, 0] = 1e6
+    before = everything(own, params)
+    gradients = [torch.randn(6, 5) for _ in params]
+    gradients[-1][0, 0] = -1e6
+    with pytest.raises(ArithmeticError):
+        step("default", own, params, gradients)
+    assert_unchanged(own, params, before)
+
+
+def test_a_float64_group_that_cannot_be_solved_takes_the_whole_step_back():
+    torch.manual_seed(0)
+    params = [torch.nn.Parameter(torch.randn(6, 5, dtype=torch.float64)) for _ in range(3)]
+    own = RAMDA(params, lr=0.1, regularizer=GroupLasso(0.02), on_nonfinite="ignore")
+    step("default", own, params, [torch.randn(6, 5, dtype=torch.float64) for _ in params])
+    before = everything(own, params)
+    gradients = [torch.randn(6, 5, dtype=torch.float64) for _ in params]
+    gradients[-1] *= 1e152
+    with pytest.raises(ValueError, match="1e\\+150"):
+        step("default", own, params, gradients)
+    assert_unchanged(own, params, before)
+
+
+def test_copies_of_an_optimizer_go_on_recording():
+    own = RAMDA([torch.nn.Parameter(torch.randn(4, 3))], regularizer=GroupLasso(0.1))
+    own.record_inexactness = True
+    assert copy.deepcopy(own).record_inexactness

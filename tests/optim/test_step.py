@@ -201,7 +201,7 @@ def test_a_step_looks_at_one_number_at_most(cls, policy):
                 parameter.grad = problem.gradient(parameter.detach(), t)
         numbers = [value for state in optimizer.state.values() for value in state.values() if value.numel() == 1]
         with pytest.MonkeyPatch.context() as patch, Looks(numbers if policy == "raise" else []) as looks:
-            for module in ("base", "scalar_equation", "group_mcp_equation"):
+            for module in ("pieces", "scalar_equation", "group_mcp_equation"):
                 patch.setattr(f"ramda_theory.regularizers.{module}.is_host", lambda array: False)
             optimizer.step()
         if t > 1:  # the first step makes the state, whose numbers could not be named before

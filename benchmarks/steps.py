@@ -69,7 +69,8 @@ class Case:
 def matrices(quick: bool) -> Iterator[Case]:
     """Six weights of 768 x 768: four optimizers with every regularizer, then RAMDA with GroupLasso in other ways.
 
-    GroupMCP, which the eager engine solves, and the nuclear norm, whose solver iterates, have no aim.
+    GroupMCP, whose groups are solved one after another in float64, and the nuclear norm, whose solver iterates, have
+    no aim.
     """
     for optimizer in OPTIMIZERS:
         for name, psi in PSI.items():

@@ -9,17 +9,17 @@ import torch
 
 from ramda_theory.kernels.cpu.layout import Sizes, axis_sizes, row_major
 
-NO_PSI, L1, MCP, SCAD, COLUMNS, ADJACENT = range(6)
-"""Entries without psi or with one of three, or groups that lie across or along memory."""
+NO_PSI, L1, MCP, SCAD, COLUMNS, ADJACENT, MCP_COLUMNS, MCP_ADJACENT = range(8)
+"""Entries without psi or with one of three; groups that lie across or along memory, or whose norms have an MCP."""
 
 Layout = tuple[torch.dtype, torch.Size, tuple[int, ...]]
 Spec = tuple[float, float, float]
-"""Weight and number of the entries' part, weight of a group."""
+"""Weight and number of the entries' part (or gamma of the groups'), weight of a group."""
 
 
 def is_grouped(rule: int) -> bool:
     """Whether entries are solved for together."""
-    return rule in (COLUMNS, ADJACENT)
+    return rule >= COLUMNS
 
 
 def rule_of(psi: Any, own: Layout) -> tuple[int, Sizes, Spec] | str:
@@ -41,4 +41,6 @@ def rule_of(psi: Any, own: Layout) -> tuple[int, Sizes, Spec] | str:
     if sizes is None:
         return "its groups lie across its memory in a way that the loops cannot follow"
     group_weight = spec.group_weight * (math.sqrt(sizes[1] * sizes[3]) if spec.size_scaled else 1.0)
+    if spec.group_gamma is not None:
+        return MCP_ADJACENT if sizes[1] == 1 else MCP_COLUMNS, sizes, (0.0, spec.group_gamma, group_weight)
     return ADJACENT if sizes[1] == 1 else COLUMNS, sizes, (spec.weight, 0.0, group_weight)

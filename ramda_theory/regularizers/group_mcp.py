@@ -14,6 +14,7 @@ from ramda_theory.regularizers.group_lasso import GroupLasso
 from ramda_theory.regularizers.group_mcp_equation import group_mcp_minimizer
 from ramda_theory.regularizers.grouped import Grouped, ball_residual
 from ramda_theory.regularizers.grouping import Groups, Span
+from ramda_theory.regularizers.kernel import KernelSpec
 from ramda_theory.regularizers.mcp import mcp_minimizer
 from ramda_theory.regularizers.pieces import positive, same_shape
 from ramda_theory.structure import GroupSupport
@@ -49,6 +50,19 @@ class GroupMCP(Grouped):
     @property
     def weak_convexity(self) -> float:
         return 1.0 / self.gamma
+
+    def kernel(self) -> KernelSpec | None:
+        if self.labels is not None or self.spans is not None:
+            return None
+        return KernelSpec(
+            "l1",
+            0.0,
+            group_weight=self.weight,
+            size_scaled=self.size_scaled,
+            dims=self.dims,
+            view=self.view,
+            group_gamma=self.gamma,
+        )
 
     def _reach(self, xp: ModuleType, groups: Groups, like: Array) -> Array | float:
         return self.gamma * self._scaled(xp, groups, self.weight, like)

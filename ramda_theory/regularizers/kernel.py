@@ -13,7 +13,7 @@ class KernelSpec:
     """How the subproblem of psi in a diagonal metric is solved, for engines that cannot call Python.
 
     psi(w) = sum_i entry(w_i) + sum_g group_weight_g ||w_g||, with group_weight_g = group_weight sqrt(n_g) if
-    ``size_scaled``, else group_weight.
+    ``size_scaled``, else group_weight; with ``group_gamma``, sum_g MCP(group_weight_g, group_gamma)(||w_g||).
 
     Parameters
     ----------
@@ -32,6 +32,8 @@ class KernelSpec:
         Axes that group norms are taken over, of the array seen in the shape ``view``.
     view : tuple of int, optional
         Shape (of as many entries, in C order) in which the groups lie along axes; None: the array's own.
+    group_gamma : float, optional
+        Reach of the MCP of group norms; None: the norms themselves count.
 
     Raises
     ------
@@ -46,6 +48,7 @@ class KernelSpec:
     size_scaled: bool = True
     dims: tuple[int, ...] = ()
     view: tuple[int, ...] | None = None
+    group_gamma: float | None = None
 
     def __post_init__(self) -> None:
         if self.entry not in ENTRIES:
@@ -54,3 +57,5 @@ class KernelSpec:
             raise ValueError(f"entry must be 'l1' where there are groups, got {self.entry!r}")
         if self.group_weight and self.number:
             raise ValueError(f"number must be 0 where there are groups, got {self.number!r}")
+        if self.group_gamma is not None and self.weight:
+            raise ValueError(f"weight must be 0 where group norms have an MCP, got {self.weight!r}")

@@ -157,7 +157,7 @@ class Case:
         """Whether the optimizer has an exact method, and psi a meaning for the shape."""
         if self.psi == "NuclearNorm":
             return self.cls in (RMDA, ProxSGD) and len(self.layout.shape) == 2 and self.layout.view is None
-        return self.psi != "GroupMCP" or self.layout.view is None
+        return True
 
 
 @functools.cache
@@ -346,7 +346,7 @@ def kept(engine: str, case: Case) -> bool:
             and 0 not in case.layout.shape
             and (case.dtype is not torch.float64 and case.psi not in ("GroupMCP", "NuclearNorm"))
         )
-    return case.dtype not in HALF or (case.cls, case.psi) in COMPILED_HALF or case.psi in ("GroupMCP", "NuclearNorm")
+    return case.dtype not in HALF or (case.cls, case.psi) in COMPILED_HALF or case.psi == "NuclearNorm"
 
 
 INTERPRETED_AT_ONCE = 2

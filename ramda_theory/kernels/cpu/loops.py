@@ -15,6 +15,7 @@ import numba as nb
 import numpy as np
 
 from ramda_theory.kernels.cpu.arithmetic import cube_root, f32, fast, index, inlined, mix, square_root, sums, vectorized
+from ramda_theory.kernels.cpu.group_mcp import mcp_columns, mcp_shift, mcp_shift_in_scalar_metric
 from ramda_theory.kernels.cpu.sizes import TOGETHER
 from ramda_theory.kernels.cpu.solves import KNOWN, OPEN, UNCLEAR, exact_norm, exact_size, next_norm, soft, unclear
 
@@ -39,7 +40,10 @@ class Arrays(NamedTuple):
 
 
 class Solve(NamedTuple):
-    """Sign of G; numbers of the prologue; of the entries' part; alpha lam_g, in float64 too; c; growth of norms."""
+    """Sign of G; numbers of the prologue; of the entries' part; alpha lam_g, in float64 too; c; growth of norms.
+
+    ``mcp`` is alpha/gamma and the reach gamma lam_g where group norms have an MCP.
+    """
 
     sign: Any
     n: Any
@@ -48,6 +52,7 @@ class Solve(NamedTuple):
     exact_lam: Any
     c: Any
     growth: Any
+    mcp: Any
 
 
 @nb.njit(**inlined)
@@ -263,7 +268,9 @@ def solve_block(norms, b, d, s0, s1, s2, t, t0, t1, t2, rho, rows, size, lam):
 
 
 @nb.njit(**inlined)
-def columns(prologue, widen, narrow, half, both, metric, a, k, norms, start, rows, stride, size, b, d, rho):
+def columns(
+    prologue, widen, narrow, half, both, metric, with_mcp, a, k, norms, start, rows, stride, size, b, d, rho
+):  # fmt: skip
     """Step the groups of ``size`` columns whose ``norms`` are given; they begin at the entry ``start``."""
     width = index(norms.size) * size
     # Sums over some rows, and over all: of b^2, and the moments.
@@ -286,7 +293,9 @@ def columns(prologue, widen, narrow, half, both, metric, a, k, norms, start, row
             add_up(t0, s0, width)
             add_up(t1, s1, width)
             add_up(t2, s2, width)
-    if metric:
+    if with_mcp:
+        mcp_columns(norms, size, rows, lam, k.mcp, np.float64(k.entry[4]), metric, b, d, rho)
+    elif metric:
         solve_block(norms, b, d, s0, s1, s2, t, t0, t1, t2, rho, rows, size, lam)
         for j in range(norms.size):
             shift = k.lam / norms[j]
@@ -357,7 +366,7 @@ def adjacent_write(narrow, widen, half, metric, w, p, b, d, o, first, last, shif
 
 
 @nb.njit(**inlined)
-def adjacent(prologue, widen, narrow, half, both, metric, a, k, norms, start, size, b, d):
+def adjacent(prologue, widen, narrow, half, both, metric, with_mcp, a, k, norms, start, size, b, d):
     """Step the groups of ``size`` adjacent entries whose ``norms`` are given; they begin at the entry ``start``."""
     together = max(index(TOGETHER) // size, ONE)
     lam, diag = k.exact_lam, np.float64(k.entry[4])
@@ -370,6 +379,17 @@ def adjacent(prologue, widen, narrow, half, both, metric, a, k, norms, start, si
         )  # fmt: skip
         for i in range(count):
             rho = np.float64(norms[first + i] * k.growth)
+            if with_mcp:
+                own = slice(i * size, (i + ONE) * size)
+                if metric:
+                    found, shift = mcp_shift(b[own], d[own], rho, lam, k.mcp[0], k.mcp[1])
+                else:
+                    found, shift = mcp_shift_in_scalar_metric(b[own], diag, lam, k.mcp[0], k.mcp[1])
+                norms[first + i] = found
+                adjacent_write(
+                    narrow, widen, half, metric, a.w, a.p, b, d, o, i * size, (i + ONE) * size, shift, k.entry[4], k.c
+                )
+                continue
             found = vector_norm(b, d, i * size, (i + ONE) * size, rho, lam, metric)
             if metric:
                 norms[first + i] = found

@@ -16,6 +16,7 @@ from ramda_theory.kernels.cpu.launch import announced, compiled_module, shared
 from ramda_theory.kernels.cpu.layout import Sizes, parts
 from ramda_theory.kernels.cpu.sizes import BATCHES, TOGETHER, WORTHWHILE
 from ramda_theory.kernels.recurrences import MAX_NUMBERS, MAX_OPTIONS, Recurrence
+from ramda_theory.kernels.rules import is_grouped
 
 LARGEST_NUMBER = float(np.finfo(np.float32).max)
 
@@ -40,7 +41,7 @@ class Row:
         Of the groups, from the step before.
     sizes : Sizes
     spec : tuple of float
-        Weight and number of the entries' part, weight of a group.
+        Weight and number of the entries' part (or gamma of the groups'), weight of a group.
     """
 
     weight: Tensor
@@ -95,7 +96,7 @@ class Table:
             at[module.NORMS] = 0 if row.norms is None else row.norms.data_ptr()
             own[module.ENTRY_WEIGHT : module.OPTIONS] = row.spec
         self._columns = [module.SIGN, module.C, *range(module.OPTIONS, module.OPTIONS + MAX_OPTIONS)]
-        self._plan(rule in (module.COLUMNS, module.ADJACENT))
+        self._plan(is_grouped(rule))
 
     def _plan(self, grouped: bool) -> None:
         weights = int(self._sizes.prod(axis=1).sum())

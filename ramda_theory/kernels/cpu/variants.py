@@ -31,6 +31,7 @@ from ramda_theory.kernels.cpu.arithmetic import (
     total,
 )
 from ramda_theory.kernels.cpu.loops import Arrays, Solve
+from ramda_theory.kernels.rules import ADJACENT, COLUMNS, L1, MCP, MCP_ADJACENT, MCP_COLUMNS, NO_PSI
 
 METHODS = (
     recurrences.RAMDA,
@@ -41,8 +42,6 @@ METHODS = (
 )
 _RAMDA, _RMDA, _PROX_SGD, _PROX_ADAMW, _NORMAL_MAP = range(5)
 
-NO_PSI, L1, MCP, SCAD, COLUMNS, ADJACENT = range(6)
-"""What is solved: entries without psi or with one of three, or groups that lie across or along memory."""
 FLOAT32, BFLOAT16, FLOAT16 = range(3)
 """Dtype of a parameter and its gradient."""
 
@@ -63,10 +62,13 @@ normal_map_numbers = nb.njit(**fast)(recurrences.normal_map_numbers)
 normal_map = nb.njit(**inlined)(recurrences.normal_map)
 
 
+SOURCE_FILES = ("arithmetic", "sizes", "loops", "solves", "group_mcp")
+
+
 def _fingerprint() -> int:
     """A number that changes with the sources: Numba's cache watches the file of the function it keeps, no other."""
     texts = [files("ramda_theory.kernels") / "recurrences.py"]
-    texts += [files("ramda_theory.kernels.cpu") / f"{name}.py" for name in ("arithmetic", "sizes", "loops", "solves")]
+    texts += [files("ramda_theory.kernels.cpu") / f"{name}.py" for name in SOURCE_FILES]
     return int(hashlib.sha256(b"".join(text.read_bytes() for text in texts)).hexdigest()[:15], 16)
 
 
@@ -135,6 +137,7 @@ def step(method: int, rule: int, dtype: int) -> Callable[..., Any]:
         That for b, and that for d.
     """
     sources, half, both = SOURCES, dtype != FLOAT32, METHODS[method].changing == 2
+    with_mcp, adjacent = rule in (MCP_COLUMNS, MCP_ADJACENT), rule in (ADJACENT, MCP_ADJACENT)
     metric, diag_at = METHODS[method].metric, {_RMDA: 1, _PROX_SGD: 3, _NORMAL_MAP: 2}.get(method, 0)
 
     @nb.njit(
@@ -189,21 +192,24 @@ def step(method: int, rule: int, dtype: int) -> Callable[..., Any]:
             )  # fmt: skip
             second = scale * own_number if rule == L1 else own_weight
             entry = (f32(scale * own_weight), f32(second), f32(own_number), f32(scale), of_prologue[diag_at])
-            k = Solve(f32(own[SIGN]), of_prologue, entry, f32(n[LAM]), n[LAM], f32(own[C]), f32(n[GROWTH]))
+            mcp = (scale / own_number, own_number * own[GROUP_WEIGHT]) if with_mcp else (0.0, 0.0)
+            k = Solve(f32(own[SIGN]), of_prologue, entry, f32(n[LAM]), n[LAM], f32(own[C]), f32(n[GROWTH]), mcp)
             if rule >= COLUMNS:
                 if metric:
                     norms = floats(at[NORMS], outer * middle)[first:last]
                 else:
                     norms = np.zeros(last - first, np.float32)
                 rows, kept, size = index(reduced), index(middle), index(inner)
-                if rule == ADJACENT:
-                    loops.adjacent(prologue, widen, narrow, half, both, metric, a, k, norms, first * size, size, b, d)
+                if adjacent:
+                    loops.adjacent(
+                        prologue, widen, narrow, half, both, metric, with_mcp, a, k, norms, first * size, size, b, d
+                    )  # fmt: skip
                 else:
                     before = first // kept  # the groups of one outermost index come together
                     start = before * rows * kept * size + (first - before * kept) * size
                     loops.columns(
-                        prologue, widen, narrow, half, both, metric, a, k, norms, start, rows, kept * size, size, b, d,
-                        rho,
+                        prologue, widen, narrow, half, both, metric, with_mcp, a, k, norms, start, rows, kept * size,
+                        size, b, d, rho,
                     )  # fmt: skip
             else:
                 if rule == NO_PSI:

@@ -63,6 +63,8 @@ def group_reason(options: dict[str, Any]) -> str | None:
         return "its groups span several parameters"
     if psi is not None and (spec := psi.kernel()) is None:
         return f"no kernel for {psi!r}"
+    if psi is not None and spec.group_gamma is not None:
+        return f"no kernel for {psi!r}"
     if psi is not None and 0 < spec.group_weight < LEAST_WEIGHT:
         return f"its groups' weight is below {LEAST_WEIGHT:g}"
     if not (options.get("solver") in (None, "exact") or isinstance(options.get("solver"), Exact)):

@@ -10,6 +10,7 @@ EXTRAS = {
     "cpu": ("numba",),
     "experiments": ("cvxpy", "matplotlib", "pandas", "scipy", "sklearn"),
     "export": ("safetensors",),
+    "onnx": ("onnx", "onnxscript"),
     "trainers": ("accelerate", "lightning", "transformers"),
     "gpu": ("triton",),
     "workloads": ("PIL", "pooch", "tensorboard", "transformers"),

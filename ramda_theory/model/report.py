@@ -111,9 +111,12 @@ class StructureReport:
 
     def _removable(self) -> str:
         """The last line: what can be removed."""
-        can_go = "not told by zeros alone" if self.removable is None else f"{self.removable} of {self.parameters}"
+        if self.removable is None:
+            total = self.total(next(reversed(self.layers)))
+            zero = f"{total.zero_group_entries} of {self.parameters} parameters lie in zero groups"
+            return f"{zero}; which of them can be removed only the model tells: structure_report(model)"
         left = "" if self.compacted is None else f"; compacted, {self.compacted} are left"
-        return f"removable parameters: {can_go}{left}"
+        return f"removable parameters: {self.removable} of {self.parameters}{left}"
 
     def table(self) -> str:
         """A line per weight and point, the totals, and what can be removed.
@@ -208,7 +211,6 @@ def _told(optimizer: Any, layers: dict[str, tuple[LayerStructure, ...]]) -> Iter
         )
     else:
         yield f"w is an average (averaging weight {averaging:g}); adopt_structured_point() would make it w_hat"
-    yield "an optimizer does not tell what can be removed: structure_report(model) does"
 
 
 def _read(groups: list[dict[str, Any]], ranks: bool) -> tuple[LayerStructure, ...]:

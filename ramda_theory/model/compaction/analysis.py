@@ -23,6 +23,10 @@ RULES: dict[str, Rule] = {}
 """Name of an ATen operation -> rule: (analysis, node, *args, **kwargs) -> its value or values."""
 
 
+class Unproved(Exception):
+    """Why a rule proves nothing about an operation: then all that it reads is kept."""
+
+
 def rule(*names: str) -> Callable[[Rule], Rule]:
     """Register a function as the rule of these operations."""
 
@@ -146,7 +150,7 @@ class Analysis:
             return self.opaque(node, args, kwargs)
         try:
             return found(self, node, *args, **kwargs)
-        except NotImplementedError as error:
+        except Unproved as error:
             return self.opaque(node, args, kwargs, str(error))
 
     def value(self, node: fx.Node, ids: Ids | None = None, const: np.ndarray | None = None, index: int = 0) -> Value:

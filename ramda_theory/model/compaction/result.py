@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ramda_theory.extras import needs
+from ramda_theory.extras import needs, require
 from ramda_theory.files import write_atomically
 from ramda_theory.model.compaction.edits import Edits, names_of
 from ramda_theory.model.compaction.equality import difference
@@ -250,6 +251,56 @@ class Compaction:
                 tensors[name] = tensor.detach().cpu().contiguous().clone()
         head = {"format": FORMAT, "edits": json.dumps(self.edits.to_dict()), "tied": json.dumps(tied)}
         data = save(tensors, metadata=head)
+        return write_atomically(path, lambda file: file.write(data))
+
+    def export(self, *, dynamic_shapes: Any = None) -> torch.export.ExportedProgram:
+        """The small model as `torch.export` keeps it, traced with the example's inputs in evaluation mode.
+
+        Parameters
+        ----------
+        dynamic_shapes : optional
+            As of `torch.export.export`: axes of the inputs that may have another length, such as
+            ``({0: torch.export.Dim("batch")},)``; by default none.
+
+        Returns
+        -------
+        torch.export.ExportedProgram
+        """
+        with evaluating(self.model):
+            return torch.export.export(
+                self.model, self.example.args, self.example.kwargs, dynamic_shapes=dynamic_shapes
+            )
+
+    def save_onnx(self, path: str | Path, *, dynamic_shapes: Any = None) -> Path:
+        """Write the small model as one ONNX file.
+
+        Parameters
+        ----------
+        path : path
+            The file; its folder is made if missing.
+        dynamic_shapes : optional
+            As in `export`.
+
+        Returns
+        -------
+        Path
+
+        Raises
+        ------
+        MissingExtra
+            If onnx or onnxscript is not installed.
+        ValueError
+            If the model is larger than the 2 GiB that one ONNX file may have.
+        """
+        require("onnx")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of torch's own calls
+            program = torch.onnx.export(self.export(dynamic_shapes=dynamic_shapes), dynamo=True, verbose=False)
+        assert program is not None  # as without dynamo
+        model = program.model_proto
+        if model.ByteSize() >= 2**31:
+            raise ValueError(f"the model has {model.ByteSize()} bytes, and one ONNX file at most 2 GiB")
+        data = model.SerializeToString()
         return write_atomically(path, lambda file: file.write(data))
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import fx
 from torch.nn.modules.dropout import _DropoutNd
 
-from ramda_theory.model.compaction.analysis import Analysis, name_of, rule
+from ramda_theory.model.compaction.analysis import Analysis, Unproved, name_of, rule
 from ramda_theory.model.compaction.units import Value, Weight
 
 ENTRYWISE = (
@@ -36,7 +36,7 @@ def entrywise(an: Analysis, node: fx.Node, *args: Any, **kwargs: Any) -> Any:
         return args[0]
     meta = node.meta["val"]
     if isinstance(meta, (tuple, list)):
-        raise NotImplementedError
+        raise Unproved("it gives several tensors")
     rank = len(meta.shape)
     channels = {axis + rank - len(e.shape) for e in tensors if isinstance(e, Value) for axis in e.channels}
     operands = [_operand(an, each, rank, channels) for each in tensors]
@@ -159,14 +159,14 @@ def prelu(an: Analysis, node: fx.Node, x: Any, slopes: Any) -> Any:
 
 
 def _refuse() -> Any:
-    raise NotImplementedError
+    raise Unproved("it does not act entry by entry")
 
 
 @rule("softmax.int", "_softmax.default", "log_softmax.int", "_log_softmax.default", "cumsum.default")
 def softmax(an: Analysis, node: fx.Node, x: Any, dim: int, *args: Any, **kwargs: Any) -> Any:
     axis = dim % len(x.shape)
     if isinstance(x, Weight) or axis in x.channels:
-        raise NotImplementedError("a softmax over channels reads them all")
+        raise Unproved("a softmax over channels reads them all")
     if x.ids is None:
         return an.value(node)
     out = an.value(node, x.ids)
@@ -181,12 +181,12 @@ REDUCTIONS = {"mean.dim": "same", "sum.dim_IntList": "zero", "amax.default": "sa
 @rule(*REDUCTIONS)
 def reduce(an: Analysis, node: fx.Node, x: Any, dims: Any = None, keep: Any = False, *args: Any, **kwargs: Any) -> Any:
     if isinstance(x, Weight):
-        raise NotImplementedError("a parameter is reduced")
+        raise Unproved("a parameter is reduced")
     keep = kwargs.get("keepdim", keep if isinstance(keep, bool) else False)
     rank = len(x.shape)
     axes = tuple(range(rank)) if dims is None or dims == [] else tuple(axis % rank for axis in np.atleast_1d(dims))
     if set(axes) & set(x.channels):
-        raise NotImplementedError("a total over channels reads them all")
+        raise Unproved("a total over channels reads them all")
     if x.ids is None or x.const is None:
         return an.value(node)
     kind = REDUCTIONS[name_of(node)]
@@ -232,7 +232,7 @@ def glu(an: Analysis, node: fx.Node, x: Any, dim: int = -1) -> Any:
     """a sigmoid(b) of the two halves of a tensor: they lose channels together."""
     axis = dim % len(x.shape)
     if axis not in x.channels:
-        raise NotImplementedError("the halves are no channels")
+        raise Unproved("the halves are no channels")
     first, second = np.split(x.ids, 2, axis=axis)
     an.units.tie(first, second)
     a, b = np.split(x.const, 2, axis=axis)

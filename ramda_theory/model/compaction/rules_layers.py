@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch import fx, nn
 
-from ramda_theory.model.compaction.analysis import Analysis, Site, name_of, rule
+from ramda_theory.model.compaction.analysis import Analysis, Site, Unproved, name_of, rule
 from ramda_theory.model.compaction.layers import has_hooks
 from ramda_theory.model.compaction.rules_shape import as_value
 from ramda_theory.model.compaction.trace import owner
@@ -82,7 +82,7 @@ def _bias(an: Analysis, node: fx.Node, weight: Weight, bias: Weight | None) -> s
 def linear(an: Analysis, node: fx.Node, x: Any, weight: Any, bias: Any = None) -> Any:
     x = as_value(an, node, x)
     if not isinstance(weight, Weight) or isinstance(bias, Value):
-        raise NotImplementedError("the weight is computed from others")
+        raise Unproved("the weight is computed from others")
     if _owned(an, node, weight):
         an.linears[owner(node)] = an.linears.get(owner(node), 0) + 1
     return contraction(an, node, x, len(x.shape) - 1, weight, 1, bias)
@@ -98,7 +98,7 @@ def _owned(an: Analysis, node: fx.Node, weight: Weight) -> bool:
 def addmm(an: Analysis, node: fx.Node, bias: Any, x: Any, weight: Any, **kwargs: Any) -> Any:
     x = as_value(an, node, x)
     if not isinstance(weight, Weight) or not isinstance(bias, Weight) or kwargs:
-        raise NotImplementedError("the weight is computed from others")
+        raise Unproved("the weight is computed from others")
     return contraction(an, node, x, len(x.shape) - 1, weight, 0, bias)
 
 
@@ -189,7 +189,7 @@ def convolution(
     groups: int = 1,
 ) -> Any:
     if not isinstance(weight, Weight) or isinstance(bias, Value):
-        raise NotImplementedError("the weight is computed from others")
+        raise Unproved("the weight is computed from others")
     x = as_value(an, node, x)
     axis = len(x.shape) - len(weight.shape) + 1
     bare = padding == "valid" or (not isinstance(padding, str) and not np.any(padding))
@@ -250,7 +250,7 @@ def transposed(
     dilation: Any = 1,
 ) -> Any:
     if not isinstance(weight, Weight) or isinstance(bias, Value) or groups != 1:
-        raise NotImplementedError("a transposed convolution in groups")
+        raise Unproved("a transposed convolution in groups")
     x = as_value(an, node, x)
     axis = len(x.shape) - len(weight.shape) + 1
     return contraction(an, node, x, axis, weight, 0, bias, absorbs=False)
@@ -259,7 +259,7 @@ def transposed(
 @rule("embedding.default")
 def embedding(an: Analysis, node: fx.Node, weight: Any, index: Any, *args: Any, **kwargs: Any) -> Any:
     if not isinstance(weight, Weight):
-        raise NotImplementedError("the table is computed")
+        raise Unproved("the table is computed")
     an.units.pin(weight.axis(0), "the tokens are the model's inputs")
     if isinstance(index, Value):
         an.keep(index, "it chooses tokens")
@@ -276,7 +276,7 @@ def batch_norm(an: Analysis, node: fx.Node, x: Any, gamma: Any, beta: Any, mean:
     ids, const = an.only(x, [1], "every slice meets the norm alike")
     parameters = [each for each in (gamma, beta, mean, var) if each is not None]
     if not all(isinstance(each, Weight) for each in parameters) or mean is None:
-        raise NotImplementedError("the norm has no fixed statistics")
+        raise Unproved("the norm has no fixed statistics")
     for each in parameters:
         an.units.tie(each.axis(0), ids.ravel())
     eps = rest[-1]
@@ -317,7 +317,7 @@ def _last_axis_norm(
     """Every output depends on every input, but a constant input can be counted without being there."""
     parameters = [each for each in (gamma, beta) if each is not None]
     if len(shape) != 1 or not all(isinstance(each, Weight) for each in parameters):
-        raise NotImplementedError("a norm over several axes")
+        raise Unproved("a norm over several axes")
     x, last, n = as_value(an, node, x), len(x.shape) - 1, x.shape[-1]
     ids, const = an.only(x, [last], "every slice meets the norm alike")
     module = an.module(node)
@@ -356,7 +356,7 @@ def group_norm(
 ) -> Any:
     parameters = [each for each in (gamma, beta) if each is not None]
     if not all(isinstance(each, Weight) for each in parameters):
-        raise NotImplementedError("the norm's parameters are computed")
+        raise Unproved("the norm's parameters are computed")
     n = x.shape[1]
     ids, const = an.only(x, [1], "every slice meets the norm alike")
     for each in parameters:
@@ -412,7 +412,7 @@ def recurrent(
     weights = list(parameters)
     plain = all(isinstance(each, Weight) for each in weights) and len(weights) == per * layers * (2 if both else 1)
     if not plain or not all(_zeros(node, each) for each in states):
-        raise NotImplementedError("a recurrent layer with projections, or whose first state is given")
+        raise Unproved("a recurrent layer with projections, or whose first state is given")
     ends = 2 if both else 1
     hidden = weights[1].shape[1]
     units = weights[1].axis(1)

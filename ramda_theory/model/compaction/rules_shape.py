@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from ramda_theory.model.compaction.analysis import Analysis, rule
+from ramda_theory.model.compaction.analysis import Analysis, Unproved, rule
 from ramda_theory.model.compaction.units import Value, Weight
 
 
@@ -149,7 +149,7 @@ def cat(an: Analysis, node: fx.Node, tensors: Any, dim: int = 0) -> Any:
     shape = tuple(node.meta["val"].shape)
     axis = dim % len(shape)
     if any(len(each.shape) != len(shape) for each in tensors):
-        raise NotImplementedError("an empty tensor is concatenated")
+        raise Unproved("an empty tensor is concatenated")
     if not any(each.channels for each in tensors):
         return an.value(node)
     others = {a for each in tensors for a in each.channels if a != axis}
@@ -216,7 +216,7 @@ def _padded(an: Analysis, node: fx.Node, x: Value, widths: Any, number: float | 
     rank = len(x.shape)
     padded = {rank - 1 - i // 2 for i, n in enumerate(widths) if n}
     if padded & set(x.channels):
-        raise NotImplementedError("channels are padded")
+        raise Unproved("channels are padded")
     if x.ids is None or x.const is None:
         return an.value(node)
     const = x.const if number is None or not padded else np.where(x.const == number, x.const, np.nan)
@@ -229,7 +229,7 @@ def _padded(an: Analysis, node: fx.Node, x: Value, widths: Any, number: float | 
 def repeat_interleave(an: Analysis, node: fx.Node, x: Any, repeats: int, dim: Any = None, **kwargs: Any) -> Any:
     x = as_value(an, node, x)
     if dim is None:
-        raise NotImplementedError("all entries are repeated")
+        raise Unproved("all entries are repeated")
     axis = dim % len(x.shape)
     if axis not in x.channels:
         return an.moved(node, x, lambda places: places)
@@ -242,7 +242,7 @@ def pixel_shuffle(an: Analysis, node: fx.Node, x: Value, factor: int) -> Any:
     ids, const = an.only(x, [axis], "channels become pixels")
     blocks = ids.reshape(-1, factor * factor)
     if ids.size == 1 or len(blocks) == 1:
-        raise NotImplementedError("channels become pixels")
+        raise Unproved("channels become pixels")
     an.units.tie(blocks, blocks[:, :1])
     inside = const.reshape(-1, factor * factor)
     same = np.where((inside == inside[:, :1]).all(axis=1), inside[:, 0], np.nan)

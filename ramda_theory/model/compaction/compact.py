@@ -11,7 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ramda_theory.model.compaction import rules_entrywise, rules_layers, rules_shape
+from ramda_theory.model.compaction import (
+    rules_attention,
+    rules_entrywise,
+    rules_linear,
+    rules_norms,
+    rules_recurrent,
+    rules_shape,
+)
 from ramda_theory.model.compaction.analysis import Analysis, Site
 from ramda_theory.model.compaction.edits import Edits, names_of, sizes_in
 from ramda_theory.model.compaction.equality import difference
@@ -20,7 +27,7 @@ from ramda_theory.model.compaction.result import Compaction, Cut, Kept, Removed
 from ramda_theory.model.compaction.trace import Example, trace
 from ramda_theory.structure import numerical_rank
 
-RULE_FILES = (rules_entrywise, rules_layers, rules_shape)
+RULE_FILES = (rules_attention, rules_entrywise, rules_linear, rules_norms, rules_recurrent, rules_shape)
 """Importing them registers the rules."""
 TOLERANCE = 1e-9
 """The largest relative difference, in float64, by which the small model may miss the output on the example."""

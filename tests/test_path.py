@@ -46,7 +46,7 @@ def test_every_point_is_the_minimiser_that_cvxpy_finds(psi, shape):
         assert point.certificate.certified, point
 
 
-def test_the_tangent_spares_passes_and_counts_grow():
+def test_the_prediction_spares_passes_and_counts_grow():
     path = regularization_path(group_lasso(margin=0.3, seed=0))
     table = path.table()
     assert list(table.columns[:3]) == ["weight", "pieces", "dimension"] and len(table) == 20
@@ -58,9 +58,20 @@ def test_the_prediction_is_better_than_standing_still():
     problem, _, _ = drawn(ElasticNet(1.0, 0.05))
     weights = [0.3, 0.25]
     first, second = regularization_path(problem, weights).points
-    moved = predicted(problem.with_weight(0.3), first, 0.25)
+    moved = predicted(problem, first, 0.25)
     best = second.certificate.point
-    assert np.linalg.norm(moved - best) < 0.2 * np.linalg.norm(first.certificate.point - best)
+    # f is quadratic: the model is F, and its minimiser the next point, whatever pieces come and go
+    assert np.linalg.norm(moved - best) < 1e-6 * np.linalg.norm(first.certificate.point - best)
+
+
+def test_pieces_that_come_in_are_predicted():
+    rng = np.random.default_rng(1)
+    features = rng.normal(size=(80, 8))
+    labels = (features[:, :3] @ [1.0, -0.5, 0.3] + rng.normal(size=80) > 0).astype(int)
+    problem = binary_logistic(features, labels, ElasticNet(1.0, 0.01))
+    first, second = regularization_path(problem, [0.08, 0.05]).points
+    assert second.certificate.structure.count > first.certificate.structure.count
+    assert problem.regularizer.structure(predicted(problem, first, 0.05)) == second.certificate.structure
 
 
 @pytest.mark.parametrize("target", [1, 4, 7])

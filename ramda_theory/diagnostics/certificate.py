@@ -33,6 +33,8 @@ class Certificate:
     ----------
     point : float64 array
         Where the search ended, read-only.
+    gradient : float64 array
+        grad f(point), read-only.
     structure : Structure
         Active manifold of psi there.
     stationarity : float
@@ -56,6 +58,7 @@ class Certificate:
     """
 
     point: np.ndarray
+    gradient: np.ndarray
     structure: Structure
     stationarity: float
     margin: float
@@ -126,15 +129,16 @@ def certify(problem: Problem, w: np.ndarray, *, tolerance: float = 1e-12, max_pa
     if convex and proof is None:
         proof = screened(problem, at.point, at.value, at.gradient)
     verdict, rigorous, reason = judged(problem, at, proof)
-    point = at.point.copy()
-    point.flags.writeable = False
+    point, gradient = at.point.copy(), at.gradient.copy()
+    point.flags.writeable = gradient.flags.writeable = False
     structure = psi.structure(point)
     added, removed = corrections(begun, structure)
     return Certificate(
         point=point,
+        gradient=gradient,
         structure=structure,
         stationarity=at.stationarity,
-        margin=float(psi.nondegeneracy_margin(point, at.gradient)),
+        margin=float(psi.nondegeneracy_margin(point, gradient)),
         gap=np.inf if proof is None else proof.gap,
         passes=at.passes,
         added=added,

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ramda_theory.arrays import real
 from ramda_theory.diagnostics.certificate import Certificate, certify
-from ramda_theory.diagnostics.newton import DENSE
+from ramda_theory.diagnostics.newton import DENSE, model_at
 from ramda_theory.problems import Problem
 from ramda_theory.problems.checks import integer
-from ramda_theory.structure import Pattern
+from ramda_theory.problems.reference import find_reference
 from ramda_theory.tables import to_pandas
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def regularization_path(
     tolerance: float = 1e-12,
     max_passes: int = 50,
 ) -> RegularizationPath:
-    """Certified minimisers over lambda, each started from the one before, moved along the path's tangent.
+    """Certified minimisers over lambda, each started from the minimiser of the model of F at the one before.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def regularization_path(
 
     def follow(weight: float, before: PathPoint | None) -> PathPoint:
         on = problem.with_weight(weight)
-        w = problem.initial * 0.0 if before is None else predicted(problem.with_weight(before.weight), before, weight)
+        w = problem.initial * 0.0 if before is None else predicted(problem, before, weight)
         found = certify(on, w, tolerance=tolerance, max_passes=max_passes)
         return PathPoint(weight, found, on.objective(found.point))
 
@@ -165,31 +165,15 @@ def _choose(points: list[PathPoint], target: int, follow: Any) -> Regularization
 
 
 def predicted(problem: Problem, at: PathPoint, weight: float) -> np.ndarray:
-    """w moved along the tangent of the path: w + H^-1 (-d grad psi/d lambda) (change of lambda) on the manifold.
+    """Minimiser of <G, d> + 1/2 <d, H d> + psi(w + d), psi of the new weight, G and H those of f at the point before.
 
-    Pieces that the move turns round are set to zero.  Without move where the structure is not one of entries.
+    To first order in the change of lambda it is the path itself, and unlike a tangent it lets pieces come and go; no
+    data are touched but for H at a point whose gradient is known.  The point before where the model would cost more
+    (many entries) or has more than one minimiser (nonconvex psi).
     """
-    w, psi = at.certificate.point, problem.regularizer
-    if not isinstance(at.certificate.structure, Pattern) or w.size > DENSE or not psi.convex:
-        return np.array(w)
-    active = np.flatnonzero(w)
-    if not len(active):
-        return np.array(w)
-    twice: Any = psi
-    slope = [
-        each.subdifferential_residual(w, np.zeros_like(w)) for each in (psi, replace(twice, weight=2 * psi.weight))
-    ]
-    push = ((slope[1] - slope[0]) / psi.weight).ravel()[active]
-    hessian = problem.hessian_matrix(w)[np.ix_(active, active)]
-    bend = psi.manifold_hessian(w)
-    units = np.eye(w.size)[active].reshape(len(active), *w.shape)
-    hessian = hessian + np.array([bend(unit).ravel()[active] for unit in units])
-    move = np.zeros(w.size)
-    move[active] = np.linalg.lstsq(hessian, -push * (weight - psi.weight), rcond=1e-12)[0]
-    moved: np.ndarray = w + move.reshape(w.shape)
-    if psi.sum_of_group_norms:
-        groups: Any = psi
-        along = groups.spread(groups.groups(w).total(np, moved * w), w)
-    else:
-        along = moved * w
-    return np.where(along > 0, moved, 0.0)
+    found, on = at.certificate, problem.with_weight(weight)
+    if found.point.size > DENSE or not on.regularizer.convex:
+        return np.array(found.point)
+    size = float(on.regularizer.subdifferential_distance(found.point, found.gradient))
+    model = model_at(on, found.point, found.gradient)
+    return np.array(find_reference(model, max(1e-6 * size, 1e-14), 2000).point)

@@ -19,7 +19,7 @@ from ramda_theory.methods.schedule import Schedule
 from ramda_theory.methods.state import Method
 from ramda_theory.problems.base import Problem
 from ramda_theory.problems.checks import integer
-from ramda_theory.second_phase import Averaged, Frozen, SecondPhase
+from ramda_theory.second_phase import Phase, SecondPhase
 
 MOST_STEPS = 10**9
 
@@ -112,8 +112,8 @@ def run(
         if checkpoint is not None:
             raise ValueError("checkpoint must be left out with a second_phase, whose state is not saved")
         per_epoch, own = gradients.steps_per_epoch(problem), second_phase
-        online = online or OnlineCertificate(problem, per_epoch, own.window, own.threshold)
-    phase: Frozen | Averaged | None = None
+        online = online or OnlineCertificate(problem, per_epoch, own.window, own.threshold, own.proof)
+    phase: Phase | None = None
     config = describe(problem, method, schedule, gradients)
     state, t, seconds = method.init(problem.initial), 0, 0.0
     record = Record(config=config, steps_per_epoch=gradients.steps_per_epoch(problem))

@@ -14,7 +14,10 @@ from ramda_theory.problems import Problem
 from ramda_theory.problems.checks import integer
 from ramda_theory.problems.reference import find_reference
 
-Kind = Literal["frozen", "averaged"]
+Kind = Literal["frozen", "saga", "averaged"]
+
+REPAIRS = 3
+"""Times that Newton-SAGA may correct its support before it is given up."""
 
 
 @dataclass(frozen=True)
@@ -23,17 +26,23 @@ class SecondPhase:
 
     Parameters
     ----------
-    kind : {"frozen", "averaged"}
+    kind : {"frozen", "saga", "averaged"}
         "frozen", for finite sums: W stays for an epoch while its batches (and the samples that the shuffle drops) add
-        up to the full gradient, then one proximal Newton step is taken; the structure may change in it.  "averaged",
-        for streams too: W <- W - a_k H^-1 G on the support, H the Hessian at the start, a_k = ``gain`` / (k +
-        ``delay``)^(2/3), What the mean of the W since; the support stays.
+        up to the full gradient, then one proximal Newton step is taken; the structure may change in it.  "saga", for
+        finite sums too: the same first epoch fills a table of every sample's gradient, then W <- W - ``saga_step``
+        H^-1 G on the support every step, G the batch's gradient corrected by the table (SAGA, arXiv:1407.0202).
+        "averaged", for streams too: W <- W - a_k H^-1 G on the support, H the Hessian at the start,
+        a_k = ``gain`` / (k + ``delay``)^(2/3), What the mean of the W since; the support stays.
     window, threshold
         Of the `OnlineCertificate`.
     gain : float
         Of "averaged", > 0.
     delay : int
         Of "averaged", >= 0.
+    saga_step : float
+        Of "saga", in (0, 1].
+    proof : bool
+        Of the `OnlineCertificate`.  A proof ends at a point that Newton steps can hardly better.
 
     Raises
     ------
@@ -46,14 +55,18 @@ class SecondPhase:
     threshold: float = 4.0
     gain: float = 1.0
     delay: int = 10
+    saga_step: float = 0.2
+    proof: bool = False
 
     def __post_init__(self) -> None:
-        if self.kind not in ("frozen", "averaged"):
-            raise ValueError(f"kind must be 'frozen' or 'averaged', got {self.kind!r}")
+        if self.kind not in ("frozen", "saga", "averaged"):
+            raise ValueError(f"kind must be 'frozen', 'saga' or 'averaged', got {self.kind!r}")
+        if real("saga_step", self.saga_step, minimum=0.0, strict=True) > 1:
+            raise ValueError(f"saga_step must be in (0, 1], got {self.saga_step!r}")
         real("gain", self.gain, minimum=0.0, strict=True)
         integer("delay", self.delay, 0)
 
-    def begin(self, problem: Problem, w: np.ndarray, gradients: object) -> Frozen | Averaged:
+    def begin(self, problem: Problem, w: np.ndarray, gradients: object) -> Phase:
         """The state at the start, at a point with the structure that was stated.
 
         Parameters
@@ -65,18 +78,18 @@ class SecondPhase:
 
         Returns
         -------
-        Frozen or Averaged
+        Frozen, Saga or Averaged
 
         Raises
         ------
         TypeError
-            If "frozen" is asked of gradients that are no shuffled batches.
+            If "frozen" or "saga" is asked of gradients that are no shuffled batches.
         """
         if self.kind == "averaged":
             return Averaged(problem, w, self.gain, self.delay)
         if not isinstance(gradients, SampledGradient):
-            raise TypeError(f"second_phase 'frozen' needs a SampledGradient, got {gradients!r}")
-        return Frozen(problem, w, gradients)
+            raise TypeError(f"second_phase {self.kind!r} needs a SampledGradient, got {gradients!r}")
+        return Saga(problem, w, gradients, self.saga_step) if self.kind == "saga" else Frozen(problem, w, gradients)
 
 
 @dataclass
@@ -145,6 +158,115 @@ class Frozen:
         self.w = find_reference(model, max(1e-2 * min(1e-1, size) * size, 1e-14), 4000).point
 
 
+def newton_inverse(problem: Problem, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The flat indices of the entries that are not zero, and the inverse Hessian of F among them."""
+    active = np.flatnonzero(w)
+    hessian = problem.hessian_matrix(w)[np.ix_(active, active)]
+    bend = problem.regularizer.manifold_hessian(w)
+    units = np.eye(w.size)[active].reshape(len(active), *w.shape)
+    hessian = hessian + np.array([bend(unit).ravel()[active] for unit in units]).reshape(hessian.shape)
+    return active, np.linalg.pinv(hessian, hermitian=True)
+
+
+def near(problem: Problem, moved: np.ndarray, start: np.ndarray) -> bool:
+    """Whether every nonzero piece of ``start`` has moved by less than its norm: none has vanished or turned round."""
+    psi, zero = problem.regularizer, np.zeros_like(start)
+    own, way = psi.piece_sizes(start, zero), psi.piece_sizes(moved - start, zero)
+    assert own is not None and way is not None
+    return bool(np.all(way[0][own[0] > 0] < own[0][own[0] > 0]))
+
+
+@dataclass
+class Saga:
+    """Newton steps on the support whose gradients are corrected by a table of every sample's last one.
+
+    The first epoch stays at the start to fill the table.  The safeguard: where a piece has moved by its own norm, or
+    at the end of an epoch the table's mean says that a zero piece should not be zero, the support is corrected by one
+    proximal Newton step with that mean; after three corrections the phase ends.
+
+    Attributes
+    ----------
+    w : float64 array
+        The point, which is What too.
+    sound : bool
+        Whether the phase may go on.
+    """
+
+    problem: Problem
+    w: np.ndarray
+    gradients: SampledGradient
+    step_size: float
+    sound: bool = field(default=True, init=False)
+
+    def __post_init__(self) -> None:
+        self._table = np.zeros((self.problem.samples or 0, *self.w.shape))
+        self._mean, self._missing = np.zeros_like(self.w), np.ones(len(self._table), dtype=bool)
+        self._filled, self._count, self._repairs = False, 0, 0
+
+    @property
+    def w_hat(self) -> np.ndarray:
+        """W itself."""
+        return self.w
+
+    def _each(self, batch: np.ndarray) -> np.ndarray:
+        each = [self.problem.batch_gradient(self.w, batch[i : i + 1]) for i in range(len(batch))]
+        return np.array(each).reshape(len(batch), *self.w.shape)
+
+    def step(self, gradient: np.ndarray, t: int) -> None:
+        """Look the batch's samples up in the table, move W, and put the new gradients there.
+
+        Parameters
+        ----------
+        gradient : float64 array
+            Not used: the gradients of the single samples are taken.
+        t : int
+            Whose batch it is.
+        """
+        batch = self.gradients.batch(self.problem, t)
+        new = self._each(batch)
+        if self._filled:
+            change = new - self._table[batch]
+            estimate = self._mean + change.mean(axis=0)
+            self._mean = self._mean + change.sum(axis=0) / len(self._table)
+        self._table[batch] = new
+        self._missing[batch] = False
+        self._count += 1
+        ended = self._count % self.gradients.steps_per_epoch(self.problem) == 0
+        if self._filled:
+            self._move(estimate, ended)
+        elif ended:
+            rest = np.flatnonzero(self._missing)
+            self._table[rest] = self._each(rest)
+            self._mean, self._filled = self._table.mean(axis=0), True
+            self._correct()
+
+    def _move(self, estimate: np.ndarray, ended: bool) -> None:
+        psi = self.problem.regularizer
+        residual = np.asarray(psi.subdifferential_residual(self.w, estimate)).ravel()[self._active]
+        move = np.zeros(self.w.size)
+        move[self._active] = -self.step_size * (self._inverse @ residual)
+        moved = self.w + move.reshape(self.w.shape)
+        if near(self.problem, moved, self._start) and not (ended and psi.nondegeneracy_margin(moved, self._mean) <= 0):
+            self.w = moved
+            if ended and self._count <= 4 * self.gradients.steps_per_epoch(self.problem):
+                self._renew()
+            return
+        self._repairs += 1
+        self.sound = self._repairs <= REPAIRS
+        self._correct()
+
+    def _correct(self) -> None:
+        """A proximal Newton step with the table's mean."""
+        model = model_at(self.problem, self.w, self._mean)
+        size = float(self.problem.regularizer.subdifferential_distance(self.w, self._mean))
+        self.w = find_reference(model, max(1e-2 * min(1e-1, size) * size, 1e-14), 4000).point
+        self._renew()
+
+    def _renew(self) -> None:
+        self._start = self.w
+        self._active, self._inverse = newton_inverse(self.problem, self.w)
+
+
 @dataclass
 class Averaged:
     """Averaged stochastic Newton steps on a fixed support, from independent gradients, without a table.
@@ -154,7 +276,7 @@ class Averaged:
     w, w_hat : float64 array
         The last point, where the next gradient is taken, and the mean of all.
     sound : bool
-        False once a piece of w has changed sides (for groups: <w_g, start_g> <= 0).
+        False once a piece of w has moved by its own norm, so that it may have changed sides.
     """
 
     problem: Problem
@@ -165,12 +287,8 @@ class Averaged:
 
     def __post_init__(self) -> None:
         self.w = self.w_hat = np.array(self.start)
-        self._active, self._count = np.flatnonzero(self.start), 0
-        hessian = self.problem.hessian_matrix(self.w)[np.ix_(self._active, self._active)]
-        bend = self.problem.regularizer.manifold_hessian(self.w)
-        units = np.eye(self.w.size)[self._active].reshape(len(self._active), *self.w.shape)
-        hessian = hessian + np.array([bend(unit).ravel()[self._active] for unit in units]).reshape(hessian.shape)
-        self._inverse = np.linalg.pinv(hessian, hermitian=True)
+        self._active, self._inverse = newton_inverse(self.problem, self.w)
+        self._count = 0
 
     def step(self, gradient: np.ndarray, t: int) -> None:
         """W <- W - a_k H^-1 (G + grad psi) on the support, and the mean.
@@ -188,9 +306,12 @@ class Averaged:
         move = np.zeros(self.w.size)
         move[self._active] = -a * (self._inverse @ residual)
         moved = self.w + move.reshape(self.w.shape)
-        self.sound = bool(np.vdot(moved, self.start) > 0) and psi.structure(moved) == psi.structure(self.start)
+        self.sound = near(self.problem, moved, self.start)
         if not self.sound:
             return
         self.w = moved
         self._count += 1
         self.w_hat = self.w_hat + (self.w - self.w_hat) / self._count
+
+
+Phase = Frozen | Saga | Averaged

@@ -8,7 +8,8 @@ import pytest
 from ramda_theory import SecondPhase, run
 from ramda_theory.diagnostics import OnlineCertificate, identification
 from ramda_theory.methods import NSGD, RAMDA, NoisyGradient, SampledGradient, Schedule
-from ramda_theory.problems import group_lasso, lasso, low_rank
+from ramda_theory.problems import group_lasso, lasso, low_rank, mcp
+from ramda_theory.second_phase import near
 
 BATCHES = SampledGradient(20, seed=0)
 
@@ -44,12 +45,54 @@ def test_it_fires_on_the_right_structure(make):
     assert online.passes == 600 // BATCHES.steps_per_epoch(problem)
 
 
-def test_nothing_is_settled_before_the_window_is_full():
+def test_nothing_is_settled_before_three_epochs():
     problem = lasso(margin=0.3, seed=1)
     per_epoch = BATCHES.steps_per_epoch(problem)
     online = OnlineCertificate(problem, per_epoch)
-    run(problem, RAMDA(problem.regularizer), Schedule(0.1), 4 * per_epoch, gradients=BATCHES, online=online)
+    run(problem, RAMDA(problem.regularizer), Schedule(0.1), 3 * per_epoch - 1, gradients=BATCHES, online=online)
     assert set(online.state) == {"undecided"} and online.fired_at is None and not np.any(online.statistic())
+
+
+def test_short_windows_need_more():
+    """z of three epochs counts (3/5)^2 of one of five; of two windows the more telling one decides."""
+    online = OnlineCertificate(lasso(margin=0.3, seed=1, features=10, nonzeros=2), 1)
+    steady, flat = [1.0, 1.1, 0.9, 1.0, 1.0], np.zeros(10)
+    history = [(np.full(10, size), flat) for size in steady]
+    z = [np.mean(steady[-k:]) / np.std(steady[-k:], ddof=1) * (k / 5) ** 2 for k in (3, 4, 5)]
+    for epochs, expected in ((2, 0.0), (3, None), (5, max(z))):
+        online._history.clear()
+        online._history.extend(history[:epochs])
+        if expected is None:
+            expected = np.mean(steady[:3]) / np.std(steady[:3], ddof=1) * 0.36
+        np.testing.assert_allclose(online.statistic(), expected)
+
+
+@pytest.mark.parametrize("make", [lasso, group_lasso], ids=["l1", "groups"])
+def test_a_proof_is_complete_when_the_run_has_the_structure(make):
+    problem = make(margin=0.05, seed=2)
+    per_epoch = BATCHES.steps_per_epoch(problem)
+    online = OnlineCertificate(problem, per_epoch, proof=True)
+    schedule = Schedule(1.0 / problem.lipschitz, milestones=(200, 400), gamma=0.2)
+    method = NSGD(problem.regularizer, 20.0 / problem.lipschitz)
+    result = run(problem, method, schedule, 600, gradients=BATCHES, online=online)
+    right = problem.solution().structure
+    found = identification(result.record.structures_hat, right)
+    assert online.fired_at is not None and found.time is not None
+    first = next(t for t in range(1, 601) if t >= 3 * per_epoch and result.record.structures_hat[t - 1] == right)
+    assert online.fired_at <= first
+    assert online.passes <= 4 < 600 // per_epoch  # a quadratic: no pass is spent once all is proved
+    assert set(online.state) == {"zero", "nonzero"}
+    assert np.count_nonzero(online.state == "nonzero") == right.count
+    assert problem.regularizer.structure(online.proposal) == right
+
+
+def test_nothing_is_proved_of_a_degenerate_problem_or_asked_of_a_nonconvex_one():
+    problem = lasso(margin=0.0, seed=0)
+    online = OnlineCertificate(problem, BATCHES.steps_per_epoch(problem), proof=True)
+    run(problem, RAMDA(problem.regularizer), Schedule(0.1), 200, gradients=BATCHES, online=online)
+    assert online.fired_at is None and "undecided" in online.state
+    with pytest.raises(ValueError, match="proof"):
+        OnlineCertificate(mcp(), 5, proof=True)
 
 
 def test_a_piece_that_comes_and_goes_is_undecided():
@@ -77,6 +120,56 @@ def test_frozen_epochs_reach_the_minimiser(make):
     assert identification(result.record.structures_hat, best.structure).final_error == 0
     gap = problem.objective(result.state.w_hat) - best.objective
     assert abs(gap) <= 1e-12 < problem.objective(plain.state.w_hat) - best.objective
+
+
+def test_saga_reaches_the_minimiser_and_proofs_begin_phases():
+    problem = group_lasso(margin=0.3, seed=1)
+    best = problem.solution()
+    for phase in (SecondPhase("saga"), SecondPhase("saga", proof=True)):
+        per_epoch = BATCHES.steps_per_epoch(problem)
+        online = OnlineCertificate(problem, per_epoch, proof=phase.proof)
+        schedule = Schedule(1.0 / problem.lipschitz, milestones=(200, 400), gamma=0.2)
+        method = NSGD(problem.regularizer, 20.0 / problem.lipschitz)
+        result = run(problem, method, schedule, 600, gradients=BATCHES, online=online, second_phase=phase)
+        assert abs(problem.objective(result.state.w_hat) - best.objective) <= 1e-12
+        assert result.record.structures_hat[-1] == best.structure
+
+
+@pytest.mark.parametrize("change", ["removed", "added"])
+def test_saga_corrects_a_wrong_support(change):
+    """Pieces that the start lacks come in, and pieces it has too many go, with the first epoch's proximal step."""
+    problem = group_lasso(margin=0.3, seed=1)
+    best = problem.solution()
+    w = best.point.copy()
+    on = np.any(w != 0, axis=1)
+    if change == "removed":
+        w[np.flatnonzero(on)[:2]] = 0.0
+    else:
+        w[np.flatnonzero(~on)[:2]] = 0.1
+    phase = SecondPhase("saga").begin(problem, w, BATCHES)
+    for t in range(1, 400):
+        phase.step(BATCHES(problem, phase.w, t), t)
+    assert phase.sound and problem.regularizer.structure(phase.w) == best.structure
+    assert abs(problem.objective(phase.w) - best.objective) <= 1e-12
+
+
+def test_sagas_safeguard_sees_pieces_that_must_come_and_pieces_that_turn():
+    problem = group_lasso(margin=0.3, seed=1)
+    best = problem.solution()
+    per_epoch = BATCHES.steps_per_epoch(problem)
+    phase = SecondPhase("saga").begin(problem, best.point.copy(), BATCHES)
+    for t in range(1, per_epoch + 1):
+        phase.step(BATCHES(problem, phase.w, t), t)
+    wrong = best.point.copy()
+    wrong[np.flatnonzero(np.any(wrong != 0, axis=1))[0]] = 0.0
+    phase.w = wrong  # a support that lacks a piece, behind the phase's back
+    phase._renew()
+    for t in range(per_epoch + 1, 6 * per_epoch + 1):
+        phase.step(BATCHES(problem, phase.w, t), t)
+    assert phase.sound and phase._repairs >= 1
+    assert problem.regularizer.structure(phase.w) == best.structure
+    assert near(problem, best.point, best.point) and not near(problem, -best.point, best.point)
+    assert not near(problem, np.zeros_like(best.point), best.point)
 
 
 def test_averaged_newton_steps_beat_what_began_them():

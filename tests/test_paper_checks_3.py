@@ -1,9 +1,9 @@
-"""The checks of Tables 7 and 8: how they judge, how settings are chosen, and small runs against plain counting."""
+"""The checks of Tables 7 and 8 and of statements: how they judge, settings, and small runs against plain counting."""
 
 import numpy as np
 import pytest
 
-from paper_checks import low_rank_runs, table_7, table_8
+from paper_checks import low_rank_runs, online, table_7, table_8
 from paper_checks.low_rank_runs import Trained
 from paper_checks.paper_tables import LOGISTIC_REGRESSION, NUCLEAR_NORM, OURS, beside, leads, means, summary
 
@@ -187,3 +187,36 @@ def test_figures_show_every_method(short, monkeypatch):
         assert [text.get_text() for text in left.get_yticklabels()] == expected[::-1]
         assert [text.get_text() for text in right.get_legend().get_texts()] == expected
     table_8.table.cache_clear()
+
+
+# -- statements during a run -----------------------------------------------------------------------------------------
+
+
+def watched_rows(**changes):
+    row = {"problem": "l1, margin 0.2", "seed": 0, "method": "RMDA", "margin": 0.2, "T0": 100, "per_epoch": 10}
+    row |= {"statistic": 110, "statistic, wrong": 0, "proof": 50, "proof, wrong": 0}
+    return [dict(row) for _ in range(299)] + [row | changes]
+
+
+@pytest.mark.parametrize(
+    ("changes", "statistic", "proof"),
+    [
+        ({}, "holds", "holds"),
+        ({"statistic, wrong": 1}, "fails", "holds"),
+        ({"proof": None, "proof, wrong": None}, "holds", "not decided"),
+        ({"T0": None}, "holds", "holds"),
+    ],
+)
+def test_statements_are_judged_by_every_part_of_the_criterion(monkeypatch, changes, statistic, proof):
+    monkeypatch.setattr(online, "runs", lambda quick: watched_rows(**changes))
+    assert [online.judged(False, kind).verdict for kind in ("statistic", "proof")] == [statistic, proof]
+    found = online.summary(watched_rows(**changes), "statistic")
+    assert found["median time / T0"] == pytest.approx(1.1) and found["before T0"] == 0
+
+
+def test_late_or_rare_statements_fail(monkeypatch):
+    late = [row | {"statistic": 130} for row in watched_rows()]
+    rare = [row | {"statistic": None} if i % 4 == 0 else row for i, row in enumerate(watched_rows())]
+    for rows in (late, rare):
+        monkeypatch.setattr(online, "runs", lambda quick, rows=rows: rows)
+        assert online.judged(False, "statistic").verdict == "fails"

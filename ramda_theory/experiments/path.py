@@ -49,7 +49,7 @@ def path(
         from ramda_theory.experiments.path_figure import plot_path
 
         rows = [{**point.to_dict(), "gap": finite(point.to_dict()["gap"])} for point in found.points]
-        record_figure(out, "path", command=command, seeds=(), data=rows)
+        record_figure(out, "path", command=command, seeds="none: nothing is drawn", data=rows)
         plot_path(on, found, Path(out) / "path")
     return found
 

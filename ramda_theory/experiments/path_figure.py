@@ -43,7 +43,8 @@ def plot_path(problem: Problem, found: RegularizationPath, path: str | Path) -> 
         bottom[0].set(xscale="log", yscale="log", xlabel="lambda", ylabel="nondegeneracy margin")
         gaps = np.array([row["gap"] for row in rows])
         for mask, marker, label in ((proved, "o", "certified"), (~proved, "x", "not certified")):
-            bottom[1].plot(np.array(weights)[mask], gaps[mask], marker, markersize=4, label=label)
+            if np.any(mask):
+                bottom[1].plot(np.array(weights)[mask], gaps[mask], marker, markersize=4, label=label)
         bottom[1].set(xscale="log", yscale="log", xlabel="lambda", ylabel="bound on F - min F")
         bottom[1].legend()
     return save_png(figure, path)

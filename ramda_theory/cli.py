@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -406,6 +407,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise ValueError(f"--out must be a folder, {path} is a file")
         check_writable(arguments.out)
         return jobs[arguments.command](arguments, command_line("ramda-theory", argv, without=["--resume", "--quiet"]))
+    except BrokenPipeError:  # whoever read the output, `head` say, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (MissingExtra, ValueError, TypeError, OSError, ArithmeticError) as error:
         print(f"ramda-theory {arguments.command}: {in_words(error)}", file=sys.stderr)
         return 2

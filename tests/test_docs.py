@@ -1,5 +1,6 @@
 """The documentation: its Python and the examples in docstrings run; API pages miss no public module."""
 
+import ast
 import doctest
 import importlib
 import pkgutil
@@ -58,8 +59,8 @@ def test_every_public_module_has_its_page():
 
 def test_what_is_listed_exists():
     for name in LISTED:
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError:
-            module, _, attribute = name.rpartition(".")
-            assert hasattr(importlib.import_module(module), attribute), name
+        path = DOCS.parent.joinpath(*name.split("."))
+        if path.is_dir() or path.with_suffix(".py").is_file():
+            continue
+        tree = ast.parse(path.parent.with_suffix(".py").read_text(encoding="utf-8"))  # trainers are slow to import
+        assert path.name in {getattr(node, "name", None) for node in tree.body}, name

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import resource
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -120,3 +122,11 @@ def test_the_version_is_said(capsys):
         main(["--version"])
     assert stopped.value.code == 0
     assert capsys.readouterr().out.startswith("ramda-theory ")
+
+
+def test_a_reader_who_has_seen_enough_is_no_error():
+    command = [sys.executable, "-m", "ramda_theory", "workloads"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141

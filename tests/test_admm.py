@@ -18,6 +18,7 @@ from ramda_theory.subproblem import ADMM, Subproblem, solve
 from ramda_theory.subproblem.admm import mean_of
 from ramda_theory.subproblem.anderson import Anderson
 from ramda_theory.subproblem.generated import nuclear_norm_problem
+from ramda_theory.subproblem.idle import factors
 
 CONVEX = [psi for psi in EXAMPLES if psi.convex]
 
@@ -208,3 +209,24 @@ def test_a_residual_that_rises_makes_it_forget():
         x = extrapolation(x, rng.standard_normal((1, 6)), np.array([size]))
     change = rng.standard_normal((1, 6))
     np.testing.assert_array_equal(extrapolation(x, change, np.array([5.0])), x + change)
+
+
+@pytest.mark.parametrize("columns", [0, 7])
+def test_factors_of_a_matrix_whose_rank_is_known_or_not(columns):
+    rng = np.random.default_rng(0)
+    matrix = rng.standard_normal((30, 5)) @ rng.standard_normal((5, 20))
+    u, s, v = factors(np, matrix, columns)
+    assert s.shape == (5,) and s.dtype == np.float64
+    np.testing.assert_allclose((u * s) @ v.T, matrix, atol=1e-12)
+    np.testing.assert_allclose(s, np.linalg.svd(matrix, compute_uv=False)[:5], rtol=1e-12)
+    for basis in (u, v):
+        np.testing.assert_allclose(basis.T @ basis, np.eye(5), atol=1e-12)
+
+
+def test_tensors_that_require_gradients_are_solved_too():
+    problem = nuclear_norm_problem(12, 10, "moderate")
+    data = [torch.tensor(a, requires_grad=True) for a in (problem.anchor, problem.grad_sum, problem.metric)]
+    solution = solve(Subproblem(*data, 1.0, problem.regularizer), "admm")
+    expected = solve(problem, "admm")
+    assert solution.status == "solved"
+    np.testing.assert_allclose(to_numpy(solution.point.detach()), expected.point, atol=1e-6)

@@ -9,6 +9,7 @@ from backends import BACKENDS, DOUBLE, NUMPY32, TORCH32, to_numpy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ramda_theory.arrays import namespace
 from ramda_theory.regularizers import L1, NuclearNorm
 from ramda_theory.regularizers.matrix_products import minimax_quintic, polynomials, shrink_by_products
 
@@ -91,6 +92,42 @@ def test_any_matrix_any_threshold_any_basis(seed, share, rows, columns):
             raise AssertionError("never confirmed")
         expected, _ = by_svd(z, threshold)
         assert np.linalg.norm(x - expected) <= error + 2e-5 * threshold * (structure.rank < min(rows, columns)) + slack
+
+
+@pytest.mark.parametrize("kind", ["even", "low rank and noise", "graded", "one small"])
+@pytest.mark.parametrize("shape", [(64, 96), (40, 30)])
+def test_float32_decompositions_are_as_exact_as_float32_allows(shape, kind):
+    """At full and low rank, small thresholds and large: within four roundings of the matrix of the float64 SVD."""
+    rng = np.random.default_rng(0)
+    u, s, vh = np.linalg.svd(rng.standard_normal(shape) / np.sqrt(shape[1]), full_matrices=False)
+    s = {"even": s, "low rank and noise": 0.01 * s, "graded": np.logspace(0, -7, len(s)), "one small": s.copy()}[kind]
+    if kind == "low rank and noise":
+        s[:5] += 2.0
+    if kind == "one small":
+        s[-1] = 1e-4
+    z = torch.tensor((u * s) @ vh, dtype=torch.float32)
+    slack = 4 * torch.finfo(torch.float32).eps * float(torch.linalg.vector_norm(z))
+    single = 0
+    for threshold in (1e-5, 5e-4, 1e-2, 0.1, 0.5):
+        sequence = NuclearNorm(1.0).prox_sequence(exact=True)
+        short = z if shape[0] <= shape[1] else z.T
+        single += sequence._refined(namespace(z=z), short, threshold, slack) is not None
+        x, structure, error = sequence(z, threshold, slack)
+        expected, rank = by_svd(z.double().numpy(), threshold)
+        assert np.linalg.norm(x.numpy() - expected) <= slack and error <= slack
+        assert structure.rank == rank
+    assert single >= 2 or kind != "even"  # most of it was found in float32
+
+
+def test_a_basis_becomes_narrow_when_the_rank_falls():
+    rng = np.random.default_rng(2)
+    z, sequence = low_rank(rng, 120, 150, 40, noise=0.01), NuclearNorm(1.0).prox_sequence()
+    sequence(z, 1.0, 1e-3)
+    wide = sequence.basis.shape[1]
+    x, structure, error = sequence(z, 9.5, 1e-3)
+    assert wide >= 40 > 2 * structure.rank > 0 and sequence.basis.shape[1] <= 2 * structure.rank + 4
+    assert sequence.decompositions == 1 and sequence.confirmed()
+    assert np.linalg.norm(x - by_svd(z, 9.5)[0]) <= error + 1e-9
 
 
 def test_other_regularizers_have_a_sequence_too():

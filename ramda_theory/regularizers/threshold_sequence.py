@@ -101,10 +101,12 @@ class ThresholdSequence(ProxSequence):
             values, turn = xp.linalg.eigh(fine @ fine.T)
             turn = xp.astype(turn, z.dtype)
             q, c = q @ turn, turn.T @ c
-            least = float(values[0])
             rank = int(xp.count_nonzero(values > threshold**2))
-            if rank == len(values) or not 0 < least < math.inf:
+            if rank == len(values) or not 0 < float(values[0]) < math.inf:
                 return None
+            if len(values) > room_for(rank + rank // 4):  # the rank has fallen: what is not needed costs time
+                first = len(values) - room_for(rank)
+                q, c, values = q[:, first:], c[first:], values[first:]
             image = z @ c.T
             singular = xp.sqrt(values[len(values) - rank :])
             kept, right = q[:, q.shape[1] - rank :], c[c.shape[0] - rank :]
@@ -134,7 +136,10 @@ class ThresholdSequence(ProxSequence):
         rounding = 4.0 * float(xp.finfo(z.dtype).eps) * size**2
         error = rounding / threshold if threshold else math.inf
         double = z if error <= slack else to_float64(xp, z)
-        if threshold > GRAM_LIMIT * size:
+        refined = self._refined(xp, z, threshold, slack) if error > slack and z.dtype != double.dtype else None
+        if refined is not None:
+            x, q, rank = refined
+        elif threshold > GRAM_LIMIT * size:
             values, q = xp.linalg.eigh(double @ double.T)
             singular = xp.sqrt(xp.where(values > 0, values, xp.zeros_like(values)))
             rank = int(xp.count_nonzero(singular > threshold))
@@ -145,9 +150,43 @@ class ThresholdSequence(ProxSequence):
             rank = int(xp.count_nonzero(s > threshold))
             q = xp.flip(u, axis=1)
             x = (u[:, :rank] * (s[:rank] - threshold)) @ vh[:rank]
-        columns = rank + 4 + rank // 4
+        columns = room_for(rank)
         self.basis = xp.astype(q[:, q.shape[1] - columns :], z.dtype) if columns <= WIDEST * z.shape[0] else None
         return xp.astype(x, z.dtype), rank, error if error <= slack else 0.0
+
+    def _refined(self, xp: ModuleType, z: Array, threshold: float, slack: float) -> tuple[Array, Array, int] | None:
+        """X, a basis of ascending singular vectors, and the rank, in float32 but for the small singular values.
+
+        The rows of C = Q^T Z, Q from the Gram matrix in float32, are orthogonal but for rounding, relatively about
+        r = 8 eps ||Z||_2^2 / (s_i s_j), which moves X by tau r.  Where that is above the slack, rows are turned by what
+        float64 says of them alone; None where they are too many.
+        """
+        values, q = xp.linalg.eigh(z @ z.T)
+        most = float(values[-1])
+        if not (threshold > 0 and slack > 0 and 0 < most < math.inf):
+            return None
+        c = q.T @ z
+        cut = 8.0 * float(xp.finfo(z.dtype).eps) * threshold * most / slack  # of s_i s_j
+        singular = xp.linalg.vector_norm(c, axis=1)
+        low = int(xp.count_nonzero((singular * xp.min(singular) < cut) | (singular < 2.0 * threshold)))
+        if low > WIDEST * z.shape[0]:
+            return None
+        if low:
+            part = to_float64(xp, c[:low])
+            turn = xp.astype(xp.linalg.eigh(part @ part.T)[1], z.dtype)
+            q[:, :low], c[:low] = q[:, :low] @ turn, turn.T @ c[:low]
+            singular = xp.linalg.vector_norm(c, axis=1)
+        rank = int(xp.count_nonzero(singular > threshold))
+        if rank < len(values) // 2:
+            top = singular[len(values) - rank :]
+            return (q[:, len(values) - rank :] * (1.0 - threshold / top)) @ c[len(values) - rank :], q, rank
+        factor = threshold / xp.where(singular > threshold, singular, xp.full_like(singular, threshold))
+        return z - (q * factor) @ c, q, rank
+
+
+def room_for(rank: int) -> int:
+    """Columns of a basis for a rank: some more, for what comes up to the threshold and so that iterations converge."""
+    return rank + 4 + rank // 4
 
 
 def filtered(xp: ModuleType, z: Array, q: Array, image: Array, values: Array, degree: int) -> Array:

@@ -75,8 +75,15 @@ class ADMM:
         psi, alpha = problem.regularizer, problem.weight_sum
         if not psi.convex:
             raise ValueError(f"admm needs a convex regularizer, got {psi!r}")
+        data = problem.anchor, problem.grad_sum, problem.metric
+        if any(getattr(array, "requires_grad", False) for array in (start, *data)):
+            problem, start = Subproblem(*map(detached, data), alpha, psi), detached(start)
         xp, dtype = problem.xp, self._dtype(problem, tolerance)
-        metric, b = xp.astype(problem.metric, dtype), xp.astype(-problem.linear, dtype)
+        metric = xp.astype(problem.metric, dtype)
+        if dtype == xp.float32:
+            b = xp.astype(metric * problem.anchor - problem.grad_sum, dtype)
+        else:
+            b = -problem.linear
         if not alpha:  # psi plays no part
             return Candidate(b / metric, 0, None, xp.zeros_like(b), basis)
         point = start if point is None else point
@@ -86,9 +93,10 @@ class ADMM:
             assert found.dual is not None
             return found.point, found.dual
 
-        if (begin := idle_start(problem, None if dual is None else (point, dual), without_idle)) is not None:
+        start_of_all = None if dual is None else (point, dual)
+        if (begin := idle_start(problem, start_of_all, without_idle, basis)) is not None:
             point, dual = begin
-        z = xp.astype(point, dtype)
+        z = mapped = xp.astype(point, dtype)
         pieces, rho = self._penalties(xp, psi, metric, share_of(point, dual, basis))
         largest = float(xp.max(rho)) if psi.separable else rho
         # Without a dual, that of one gradient step.
@@ -96,19 +104,28 @@ class ADMM:
         gain, excess = -self.relaxation / (metric + rho), metric - rho
         prox, extrapolation = psi.prox_sequence(basis), Anderson(xp, self.memory)
         structure: Structure | None = None
-        iteration, residual, y = 0, math.inf, z
+        iteration, residual = 0, math.inf
+        # In two arrays that stay: asking for memory would take longer than the arithmetic.
+        s, spare = xp.empty_like(z), xp.empty_like(z)
         while iteration < max_iter:
             iteration += 1
             slack = 0.2 * max(tolerance, min(residual, 1e3 * tolerance)) / largest
             z, structure, error = prox(x, alpha / pieces, slack)
-            s = excess * z + (rho * x - b)  # P Z - b + rho (X - Z)
-            size, y = xp.linalg.vector_norm(s), rho * (x - z)
+            # P Z - b + rho (X - Z)
+            xp.multiply(x, rho, out=s)
+            s -= b
+            xp.multiply(excess, z, out=spare)
+            s += spare
+            size = xp.linalg.vector_norm(s)
             off = largest * error
             residual = float(size) + off
             if residual <= tolerance and descends(problem, z, s, off, start) and prox.confirmed():
                 break
-            x = extrapolation(x[None], (gain * s)[None], size[None])[0]
-        return Candidate(z, iteration, structure, y / alpha, prox.basis)
+            xp.multiply(gain, s, out=spare)
+            mapped, x = x, extrapolation(x[None], spare[None], size[None])[0]
+        else:  # the dual is that of the last point, not of where it would go on
+            x = mapped
+        return Candidate(z, iteration, structure, (x - z) * (rho / alpha), prox.basis)
 
     @staticmethod
     def _dtype(problem: Subproblem, tolerance: float) -> Any:
@@ -124,6 +141,11 @@ class ADMM:
         else:
             pieces = SHARE * psi.group_max(metric) if psi.separable else share * mean_of(xp, metric)
         return pieces, psi.spread(pieces, metric) if psi.separable else pieces
+
+
+def detached(array: Array) -> Array:
+    """The same numbers without a record of how they came about (torch), which would have to be kept."""
+    return array.detach() if hasattr(array, "detach") else array
 
 
 def mean_of(xp: ModuleType, metric: Array) -> float:
@@ -145,6 +167,11 @@ def descends(problem: Subproblem, z: Array, s: Array, off: float, start: Array) 
     two values are computed.
     """
     xp = problem.xp
+    step = xp.astype(start, z.dtype) - z
+    length = float(xp.linalg.vector_norm(step))
+    quadratic = 0.5 * float(xp.sum(problem.metric * step**2))
+    if 0.99 * quadratic >= 1.01 * (float(xp.linalg.vector_norm(s)) + off) * length:
+        return True
     step = to_float64(xp, start) - to_float64(xp, z)
     bound = inner(xp, s, step) + 0.5 * inner(xp, step, problem.metric * step)
     if float(bound - off * xp.linalg.vector_norm(step)) >= 0:

@@ -51,9 +51,11 @@ class Subproblem:
         xp = self.xp
         same_shape(anchor=self.anchor, grad_sum=self.grad_sum, metric=self.metric)
         for name in ("anchor", "grad_sum", "metric"):
-            if not bool(xp.all(xp.isfinite(getattr(self, name)))):
+            array = getattr(self, name)
+            # A sum is finite only if all its terms are, and quicker than looking at each.
+            if not (bool(xp.isfinite(xp.sum(array))) or bool(xp.all(xp.isfinite(array)))):
                 raise ValueError(f"{name} must be finite, it holds NaN or Inf")
-        if not bool(xp.all(self.metric > 0)):
+        if math.prod(self.metric.shape) and not bool(xp.min(self.metric) > 0):
             raise ValueError(
                 f"metric must be positive everywhere, its smallest entry is {float(xp.min(self.metric)):g}"
             )
@@ -187,6 +189,12 @@ class Subproblem:
     def magnitude(self) -> float:
         """Size of the terms that cancel in `gradient` at a solution: ||grad_sum|| + ||metric anchor|| + ||linear||."""
         xp = self.xp
+        if self.anchor.dtype == xp.float32:
+            at_anchor = self.metric * self.anchor
+            sizes = (xp.linalg.vector_norm(term) for term in (self.grad_sum, at_anchor, self.grad_sum - at_anchor))
+            quick = float(sum(sizes))
+            if 1e-15 < quick < 1e15:  # squares neither vanish nor overflow
+                return quick
         terms = (self.grad_sum, to_float64(xp, self.metric) * self.anchor, self.linear)
         return float(sum(norm(xp, term) for term in terms))
 

@@ -27,7 +27,7 @@ from ramda_theory.kernels import recurrences
 from ramda_theory.kernels.recurrences import MAX_OPTIONS
 from ramda_theory.kernels.rules import ADJACENT, COLUMNS, L1, MCP, NO_PSI, SCAD
 from ramda_theory.kernels.triton import entries, groups, numbers
-from ramda_theory.kernels.triton.layout import ENTRIES, split_shape, tile_shape
+from ramda_theory.kernels.triton.layout import ENTRIES, members, split_shape, tile_shape, unaligned_shape
 from ramda_theory.kernels.triton.table import REGISTERS, TENSORS
 from ramda_theory.kernels.triton.translate import translated
 
@@ -41,6 +41,8 @@ SIZES = {
     "rows": (ADJACENT, (1, 1, 768, 768)),
     "short rows": (ADJACENT, (1, 1, 768, 64)),
 }
+ALSO_ALONE = ("columns", "convolutions", "rows")
+"""Whose tile takes shorter groups in one piece; tall ones are never, and short rows always."""
 
 Variant = tuple[str, Any, dict[str, str], dict[str, Any], dict[str, Any]]
 """Name, kernel, types of its arguments, its constants, and options of the compiler."""
@@ -91,14 +93,18 @@ def of_method(method: Any, dtype: Any, aligned: bool) -> Iterator[Variant]:
         cut = {"RULE": rule, "SEVERAL": sizes[1] > 1 and sizes[3] > 1, "BM": shape.rows, "BN": shape.columns}
         warps = {"num_warps": shape.warps}
         both = {**TABLES, **MEETING}
-        for meet in (False, True):
-            together = {"launch_cooperative_grid": True, "maxnreg": REGISTERS} if meet else {}
-            constants = {**own, **changing, **cut, "MEET": meet}
-            scheme = "team" if meet else "alone"
-            yield f"{name} {word} {scheme}", groups.step_groups, {**both, "count": "i32"}, constants, warps | together
-        cut |= {"BM": split_shape(shape).rows}
-        yield f"{name} {word} measure", groups.measure_groups, both, {**own, **cut}, warps
-        yield f"{name} {word} write", groups.write_groups, TABLES, {**own, **changing, **cut}, warps
+        if members(sizes, shape) == 1 or word in ALSO_ALONE:
+            constants = {**own, **changing, **cut, "MEET": False}
+            yield f"{name} {word} alone", groups.step_groups, {**both, "count": "i32"}, constants, warps
+        if members(sizes, shape) > 1:
+            team = cut if aligned else cut | {"BM": unaligned_shape(shape).rows}
+            constants = {**own, **changing, **team, "MEET": True}
+            together = warps | {"launch_cooperative_grid": True, "maxnreg": REGISTERS}
+            yield f"{name} {word} team", groups.step_groups, {**both, "count": "i32"}, constants, together
+            cut |= {"BM": split_shape(shape).rows}
+            narrow = warps | {"maxnreg": REGISTERS}
+            yield f"{name} {word} measure", groups.measure_groups, both, {**own, **cut}, narrow
+            yield f"{name} {word} write", groups.write_groups, TABLES, {**own, **changing, **cut}, warps
 
 
 def figures(variant: Variant, architecture: int) -> dict[str, Any]:

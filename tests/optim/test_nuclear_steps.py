@@ -94,6 +94,25 @@ def test_the_point_is_carried_on_and_few_iterations_are_left():
     assert sum(counts["carried"][10:]) < 0.9 * sum(counts["dropped"][10:])
 
 
+@pytest.mark.parametrize("shape", [(20, 30), (30, 20)])
+def test_small_matrices_are_solved_by_numpy_as_by_torch(shape, monkeypatch):
+    """In as many iterations, to the same points but for rounding; what is carried on are tensors either way."""
+    runs = []
+    for small in (0, 10**6):
+        monkeypatch.setattr("ramda_theory.kernels.eager.solve.SMALL", small)
+        w = parameter(shape=shape)
+        optimizer = RAMDA([w], lr=0.05, eps=1e-3, regularizer=NuclearNorm(3.0))
+        optimizer.record_inexactness = True
+        feed(optimizer, w, low_rank_gradients(shape, dead=3))
+        state = optimizer.state[w]
+        assert all(isinstance(state[key], torch.Tensor) and state[key].dtype == torch.float32 for key in WARM)
+        assert optimizer.inexactness[w].status == "solved"
+        runs.append((w.detach(), optimizer.inexactness[w]))
+    (w, record), (other, other_record) = runs
+    assert abs(record.iterations - other_record.iterations) <= 2
+    torch.testing.assert_close(w, other, rtol=0, atol=2e-4)
+
+
 @pytest.mark.parametrize("dead", [10, 27])
 def test_inputs_that_are_always_zero_do_not_cost_the_first_step_its_limit(dead):
     """P = eps in their columns, many orders of magnitude below the rest."""

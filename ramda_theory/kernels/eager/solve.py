@@ -13,9 +13,12 @@ from ramda_theory.kernels.eager.warm_start import WarmStart
 from ramda_theory.kernels.sharding import apply, full_tensor, local_shard
 from ramda_theory.regularizers import Regularizer
 from ramda_theory.subproblem import ADMM, Exact, Subproblem
+from ramda_theory.subproblem.problem import Candidate
 from ramda_theory.subproblem.solve import choose, judge
 
 Scalar = Tensor | float
+SMALL = 32768
+"""Entries of a matrix whose operations take no longer than torch takes to begin them."""
 
 
 @dataclass(frozen=True)
@@ -134,9 +137,11 @@ def _iterated(
     problem = Subproblem(base, linear, diag, float(scale), options["regularizer"])
     tolerance = eps_t(problem, t, options)
     solver = choose(problem, options["solver"])
-    if warm is not None and isinstance(solver, ADMM):
-        candidate = solver(problem, begin, tolerance, options["max_iter"], **warm.read(parameter))
-        warm.write(candidate, parameter, start)
+    if isinstance(solver, ADMM):
+        known = {} if warm is None else warm.read(parameter)
+        candidate = by_numpy(solver, problem, begin, tolerance, options["max_iter"], known)
+        if warm is not None:
+            warm.write(candidate, parameter, start)
     else:
         candidate = solver(problem, begin, tolerance, options["max_iter"])
     point: Tensor = candidate.point.to(start.dtype)
@@ -146,9 +151,24 @@ def _iterated(
     return local_shard(point, parameter)
 
 
+def by_numpy(
+    solver: ADMM, problem: Subproblem, start: Tensor, tolerance: float, max_iter: int, known: dict[str, Tensor]
+) -> Candidate:
+    """``solver(problem, ...)``, of small matrices on the CPU by NumPy, whose every operation begins sooner."""
+    if not start.is_cpu or start.numel() > SMALL:
+        return solver(problem, start, tolerance, max_iter, **known)
+    arrays = (tensor.detach().numpy() for tensor in (problem.anchor, problem.grad_sum, problem.metric))
+    same = Subproblem(*arrays, problem.weight_sum, problem.regularizer)
+    begin = {key: tensor.numpy() for key, tensor in known.items()}
+    found = solver(same, start.detach().numpy(), tolerance, max_iter, **begin)
+    point, dual, basis = (None if a is None else torch.from_numpy(a) for a in (found.point, found.dual, found.basis))
+    assert point is not None
+    return found._replace(point=point, dual=dual, basis=basis)
+
+
 def finite(*tensors: Tensor) -> bool:
     """Whether all entries of all tensors are (waits for a device)."""
-    return all(bool(tensor.isfinite().all()) for tensor in tensors)
+    return all(bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 def eps_t(problem: Subproblem, t: Scalar, options: dict[str, Any]) -> float:

@@ -49,6 +49,11 @@ def split_shape(shape: Shape) -> Shape:
     return Shape(rows, shape.columns, shape.warps)
 
 
+def unaligned_shape(shape: Shape) -> Shape:
+    """The tile of a team whose entries are loaded one by one, which takes twice the registers for their addresses."""
+    return Shape(shape.rows // 2, shape.columns, shape.warps)
+
+
 def flat_tiles(tensor: int, count: int) -> np.ndarray:
     """Rows (tensor, first entry, entries) that cover ``count`` entries."""
     first = np.arange(0, count, ENTRIES, dtype=np.int64)

@@ -26,6 +26,7 @@ from ramda_theory.kernels.triton.layout import (
     members,
     split_shape,
     tile_shape,
+    unaligned_shape,
 )
 from ramda_theory.kernels.triton.rows import Row
 from ramda_theory.kernels.triton.translate import translated
@@ -101,7 +102,8 @@ class Launch:
         launch = {"num_warps": self._shape.warps}
         meeting = self._scratch, self._meetings
         if self._scheme == SPLIT:
-            groups.measure_groups[(self._count,)](*told, *meeting, **self._weights, **launch)
+            # Left alone, the compiler spills some registers so that more programs fit.
+            groups.measure_groups[(self._count,)](*told, *meeting, **self._weights, **launch, maxnreg=REGISTERS)
             groups.write_groups[(self._count,)](*told, **self._weights, **changing, **launch)
             return
         grid = self._count
@@ -114,7 +116,7 @@ class Launch:
 
 
 REGISTERS = 128
-"""Of a thread at most, where programs must be on the device together."""
+"""Of a thread at most, where programs must be on the device together, and where the compiler would use too few."""
 
 
 def resident(device: torch.device, shape: Shape) -> int:
@@ -281,6 +283,9 @@ def _launches(rows: Sequence[Row], device: torch.device) -> list[tuple[dict[int,
     for i, row in enumerate(rows):
         shape = tile_shape(row.sizes) if is_grouped(row.rule) else None
         scheme = ALONE if shape is None else scheme_of(row, shape, device)
+        if shape is not None and scheme == TEAM and not (row.aligned and even(row.sizes, shape)):
+            shape = unaligned_shape(shape)
+            scheme = scheme_of(row, shape, device)
         if shape is not None and scheme == SPLIT:
             shape = split_shape(shape)
         regular = row.weight.numel() % 4 == 0 if shape is None else even(row.sizes, shape)

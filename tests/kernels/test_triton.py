@@ -10,10 +10,13 @@ import torch
 from engine import INTERPRETED, forced
 
 from ramda_theory import kernels
+from ramda_theory.kernels.rules import COLUMNS
 from ramda_theory.optim import RAMDA, RMDA, ProxAdamW, ProxSGD
 from ramda_theory.regularizers import L1, GroupLasso, GroupMCP, NuclearNorm, SparseGroupLasso
 
 if INTERPRETED:
+    from ramda_theory.kernels.triton import table
+    from ramda_theory.kernels.triton.rows import Row
     from ramda_theory.kernels.triton.table import Launch
 
 pytestmark = pytest.mark.skipif(not INTERPRETED, reason="triton is missing, or compiles for a GPU here")
@@ -294,3 +297,21 @@ def test_a_team_meets(monkeypatch, shape, dims, programs):
         with forced("eager"):
             plain.step()
         torch.testing.assert_close(found[t], others[0].detach(), rtol=0, atol=5e-6)
+
+
+def test_teams_on_tensors_that_are_not_aligned_have_half_the_tile(monkeypatch):
+    """Loads of single entries take twice the registers for addresses; a team that no longer fits takes two launches."""
+
+    def launch(columns):
+        weight = torch.zeros(300, columns)
+        sizes, spec = (1, 300, columns, 1), (0.0, 0.0, 1.0)
+        row = Row(weight, None, (), torch.zeros(()), None, None, sizes, spec, COLUMNS, torch.float32, True, {})
+        ((_, shape, scheme, aligned),) = table._launches([row], torch.device("cuda"))
+        return shape.rows, shape.warps, scheme, aligned
+
+    monkeypatch.setattr(table, "resident", lambda device, shape: 5)
+    assert launch(40) == (128, 8, table.TEAM, True)  # 3 members
+    assert launch(41) == (64, 8, table.TEAM, False)  # 5
+    monkeypatch.setattr(table, "resident", lambda device, shape: 4)
+    assert launch(40)[2] == table.TEAM
+    assert launch(41)[2:] == (table.SPLIT, False)

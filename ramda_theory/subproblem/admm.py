@@ -77,7 +77,8 @@ class ADMM:
             raise ValueError(f"admm needs a convex regularizer, got {psi!r}")
         data = problem.anchor, problem.grad_sum, problem.metric
         if any(getattr(array, "requires_grad", False) for array in (start, *data)):
-            problem, start = Subproblem(*map(detached, data), alpha, psi), detached(start)
+            anchor, grad_sum, given_metric = map(detached, data)
+            problem, start = Subproblem(anchor, grad_sum, given_metric, alpha, psi), detached(start)
         xp, dtype = problem.xp, self._dtype(problem, tolerance)
         metric = xp.astype(problem.metric, dtype)
         if dtype == xp.float32:

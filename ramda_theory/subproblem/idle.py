@@ -59,8 +59,8 @@ def idle_start(
         return matrix[rows][:, columns]
 
     if start is None:
-        *data, part = (live(psi.matrix(a)) for a in (problem.anchor, problem.grad_sum, problem.metric))
-        z_live, y_live = solve(Subproblem(*data, part, alpha, NuclearNorm(psi.weight)))
+        base, sums, part = (live(psi.matrix(a)) for a in (problem.anchor, problem.grad_sum, problem.metric))
+        z_live, y_live = solve(Subproblem(base, sums, part, alpha, NuclearNorm(psi.weight)))
         z, y = (xp.zeros(metric.shape, dtype=a.dtype, device=metric.device) for a in (z_live, y_live))
         for whole, a in ((z, z_live), (y, y_live)):
             patch = whole[rows]

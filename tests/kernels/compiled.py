@@ -28,7 +28,7 @@ from ramda_theory.kernels.recurrences import MAX_OPTIONS
 from ramda_theory.kernels.rules import ADJACENT, COLUMNS, L1, MCP, NO_PSI, SCAD
 from ramda_theory.kernels.triton import entries, groups, numbers
 from ramda_theory.kernels.triton.layout import ENTRIES, members, split_shape, tile_shape, unaligned_shape
-from ramda_theory.kernels.triton.table import REGISTERS, TENSORS
+from ramda_theory.kernels.triton.table import REGISTERS, REGISTERS_ALONE, TENSORS
 from ramda_theory.kernels.triton.translate import translated
 
 METHODS = (recurrences.RAMDA, recurrences.RMDA, recurrences.PROX_SGD, recurrences.PROX_ADAMW)
@@ -95,7 +95,8 @@ def of_method(method: Any, dtype: Any, aligned: bool) -> Iterator[Variant]:
         both = {**TABLES, **MEETING}
         if members(sizes, shape) == 1 or word in ALSO_ALONE:
             constants = {**own, **changing, **cut, "MEET": False}
-            yield f"{name} {word} alone", groups.step_groups, {**both, "count": "i32"}, constants, warps
+            alone = warps | {"maxnreg": REGISTERS_ALONE}
+            yield f"{name} {word} alone", groups.step_groups, {**both, "count": "i32"}, constants, alone
         if members(sizes, shape) > 1:
             team = cut if aligned else cut | {"BM": unaligned_shape(shape).rows}
             constants = {**own, **changing, **team, "MEET": True}

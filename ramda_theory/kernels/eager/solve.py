@@ -157,8 +157,8 @@ def by_numpy(
     """``solver(problem, ...)``, of small matrices on the CPU by NumPy, whose every operation begins sooner."""
     if not start.is_cpu or start.numel() > SMALL:
         return solver(problem, start, tolerance, max_iter, **known)
-    arrays = (tensor.detach().numpy() for tensor in (problem.anchor, problem.grad_sum, problem.metric))
-    same = Subproblem(*arrays, problem.weight_sum, problem.regularizer)
+    anchor, grad_sum, metric = (a.detach().numpy() for a in (problem.anchor, problem.grad_sum, problem.metric))
+    same = Subproblem(anchor, grad_sum, metric, problem.weight_sum, problem.regularizer)
     begin = {key: tensor.numpy() for key, tensor in known.items()}
     found = solver(same, start.detach().numpy(), tolerance, max_iter, **begin)
     point, dual, basis = (None if a is None else torch.from_numpy(a) for a in (found.point, found.dual, found.basis))

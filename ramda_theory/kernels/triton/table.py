@@ -107,6 +107,7 @@ class Launch:
             groups.write_groups[(self._count,)](*told, **self._weights, **changing, **launch)
             return
         grid = self._count
+        launch["maxnreg"] = REGISTERS_ALONE
         if self._scheme == TEAM:
             grid = min(grid, resident(self._device, self._shape))
             launch |= {"launch_cooperative_grid": True, "maxnreg": REGISTERS}
@@ -117,6 +118,9 @@ class Launch:
 
 REGISTERS = 128
 """Of a thread at most, where programs must be on the device together, and where the compiler would use too few."""
+
+REGISTERS_ALONE = 168
+"""Of a thread at most, where one program takes a group by itself: to leave room for more it would have to spill."""
 
 
 def resident(device: torch.device, shape: Shape) -> int:

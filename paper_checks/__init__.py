@@ -19,6 +19,7 @@ MODULES: tuple[str, ...] = (
     "rivals",
     "certificates",
     "online",
+    "second_phases",
     "table_1",
     "table_2",
     "table_7",

@@ -1,0 +1,95 @@
+"""Second phases on the digits: Newton steps from minibatches, once a statement on the structure holds.
+
+Not a claim of the paper but ours.  Quick runs take one seed.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from paper_checks.check import Outcome, check
+from paper_checks.rival_runs import BATCH, GAMMA, STAGES, WEIGHTS, problem
+from ramda_theory import SecondPhase, run
+from ramda_theory.diagnostics import OnlineCertificate, identification
+from ramda_theory.methods import RAMDA, SampledGradient, Schedule
+
+SEEDS, SHORT, WITHIN, SMALL = (1, 2, 3), 1680, 200, 1e-12
+
+
+def digits_run(kind: Any, seed: int, proof: bool, steps: int, measure_every: int) -> dict[str, Any]:
+    """T0, the step of the statement, and (step, gap) pairs of RAMDA on the digits, lambda 5e-3, with a second phase."""
+    on = problem(WEIGHTS[0])
+    gradients = SampledGradient(BATCH, seed)
+    online = OnlineCertificate(on, gradients.steps_per_epoch(on), proof=proof)
+    schedule = Schedule(0.1, 0.3, 1e-6, STAGES, GAMMA, 200, True, memory_growth=3.0)
+    record = run(
+        on,
+        RAMDA(on.regularizer),
+        schedule,
+        steps,
+        gradients=gradients,
+        measure_every=measure_every,
+        online=online,
+        second_phase=SecondPhase(kind),
+    ).record
+    best = on.solution()
+    gaps = np.array(record.metrics["objective"]) - best.objective
+    return {
+        "seed": seed,
+        "T0": identification(record.structures_hat, best.structure).time,
+        "fired": online.fired_at,
+        "gaps": list(zip((int(step) for step in record.metrics["step"]), gaps.tolist(), strict=True)),
+    }
+
+
+def small_from(row: dict[str, Any]) -> int | None:
+    """First measured step from which the gap stays within the limit."""
+    above = [step for step, gap in row["gaps"] if gap > SMALL]
+    later = [step for step, _ in row["gaps"] if step > max(above, default=0)]
+    return later[0] if later else None
+
+
+@cache
+def finite_sums(quick: bool) -> dict[str, list[dict[str, Any]]]:
+    """Runs of both phases for finite sums, begun by either statement."""
+    seeds = SEEDS[:1] if quick else SEEDS
+    found = {}
+    for kind in ("frozen", "saga"):
+        for by in ("statistic", "proof"):
+            found[f"{kind}, {by}"] = [digits_run(kind, seed, by == "proof", SHORT, 14) for seed in seeds]
+    return found
+
+
+@check(
+    "second_phase_sums",
+    claim="From minibatches alone the gap is at most 1e-12 within 200 steps of identification (ours)",
+    kind="upper bound",
+    criterion="frozen epochs, three seeds: gap <= 1e-12 for good at most 200 steps after T0, begun by the statistic",
+    expected="fails",
+)
+def sums(quick: bool) -> Outcome:
+    """Problem: the digits, lambda 5e-3.
+    Claim: once the structure is stated, Newton steps from minibatches end the run at once.
+    Algorithm: RAMDA with stages, then frozen-epoch Newton or Newton-SAGA, begun by the statistic or by the proof.
+    Theorem: none.
+    Reference: ours.
+    Failure would mean: the second phase, or the statement that begins it, is slow.
+    """
+    rows = {
+        name: [(row["T0"], row["fired"], small_from(row)) for row in own] for name, own in finite_sums(quick).items()
+    }
+    good = all(
+        small is not None and t0 is not None and small - t0 <= WITHIN for t0, _, small in rows["frozen, statistic"]
+    )
+    text = "; ".join(
+        f"{name}: T0 {[t0 for t0, _, _ in own]}, stated {[fired for _, fired, _ in own]}, "
+        f"1e-12 from {[small for *_, small in own]}"
+        for name, own in rows.items()
+    )
+    return Outcome("holds" if good else "fails", {"T0, stated, gap small from": rows}, text)
+
+
+CHECKS = (sums,)

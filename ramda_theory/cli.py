@@ -102,6 +102,7 @@ def parser() -> Parser:
     train.add_argument("--optimizer", default="RAMDA", help="an unknown one lists them")
     train.add_argument("--model", default="cnn", help="cnn or mlp")
     train.add_argument("--weight", type=nonnegative, help="weight lambda of the regularizer (digits: 1e-5)")
+    train.add_argument("--target-sparsity", type=positive, help="weighted group sparsity that the weight is steered to")
     train.add_argument("--lr", type=positive, help="learning rate (default: the optimizer's)")
     train.add_argument("--momentum", type=nonnegative, help="1 - averaging weight (digits: 0.9)")
     train.add_argument("--epochs", type=count, help="passes over the data (digits: 100)")
@@ -241,6 +242,8 @@ def run_train(arguments: argparse.Namespace, command: str) -> int:
             raise ValueError("--compact is of one run: leave out --compare")
         if arguments.workload is not None:
             raise ValueError("--compact is for the digits: leave out --workload")
+    if arguments.compare and arguments.target_sparsity is not None:
+        raise ValueError("--target-sparsity is of one run: --compare tunes weights by its own rule")
     if arguments.compare and arguments.resume:
         raise ValueError("--compare goes on from the runs in --out by itself: leave out --resume")
     if arguments.workload is not None:
@@ -275,6 +278,7 @@ def run_train(arguments: argparse.Namespace, command: str) -> int:
         milestones=None if arguments.milestones is None else tuple(arguments.milestones),
         memory=arguments.memory,
         seed=arguments.seed,
+        target_sparsity=arguments.target_sparsity,
         **{"weight": 1e-5} | given,
     )
     result = train(
@@ -311,6 +315,7 @@ def run_workload(arguments: argparse.Namespace, command: str) -> int:
         seed=arguments.seed,
         amp=arguments.amp or "off",
         limit_batches=arguments.limit_batches,
+        target_sparsity=arguments.target_sparsity,
     )
     if arguments.compare:
         return compare_workloads(plan, arguments, command)
@@ -400,7 +405,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     }
     try:
         if not hasattr(arguments, "out"):
-            return jobs[arguments.command](arguments, "")
+            code = jobs[arguments.command](arguments, "")
+            sys.stdout.flush()  # so that a reader who has left is noticed here
+            return code
         require("experiments")
         for path in (arguments.out, *arguments.out.parents):
             if path.exists() and not path.is_dir():

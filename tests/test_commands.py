@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -426,3 +428,9 @@ def test_converge_names_the_method_that_diverges(tmp_path, capsys):
     message = capsys.readouterr().err
     assert message.startswith("ramda-theory converge: RMDA, lr 1e+200")
     assert message.count("\n") == 1
+
+
+def test_a_reader_that_leaves_is_no_error():
+    command = f"set -o pipefail; {sys.executable} -m ramda_theory workloads | true"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=120)
+    assert done.stderr == "" and done.returncode in (0, 141)

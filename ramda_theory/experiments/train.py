@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.optim import Optimizer
 
+    from ramda_theory.model import SparsityTarget
     from ramda_theory.optim import StageSchedule, StructureTracker
 
 OPTIMIZERS = {
@@ -64,6 +65,9 @@ class TrainSettings:
         Steps' worth of gradient averages that restarts keep (RAMDA, RMDA, MADGRAD, MDA).
     seed : int
         Of the initial weights and the batches.
+    target_sparsity : float, optional
+        Weighted group sparsity in (0, 1) to which `ramda_theory.model.SparsityTarget` steers the weight, which the run
+        begins with.
     """
 
     optimizer: str = "RAMDA"
@@ -77,6 +81,7 @@ class TrainSettings:
     gamma: float = 0.1
     memory: int = 0
     seed: int = 0
+    target_sparsity: Any = None
 
     def __post_init__(self) -> None:
         if self.optimizer not in OPTIMIZERS:
@@ -88,6 +93,10 @@ class TrainSettings:
         for name, least in (("epochs", 1), ("batch", 1), ("memory", 0), ("seed", 0)):
             if integers(name, getattr(self, name))[0] < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
+        if self.target_sparsity is not None and not weight:
+            raise ValueError(
+                f"target_sparsity needs an optimizer with a weight above 0, got {self.optimizer}, {weight}"
+            )
         default = {max(1, round(share * self.epochs)) for share in (0.4, 0.6, 0.8)}
         milestones = tuple(sorted(default)) if self.milestones is None else integers("milestones", self.milestones)
         for name, value in (("weight", weight), ("lr", lr), ("milestones", milestones)):
@@ -234,6 +243,7 @@ class Session:
     """A training run between epochs: model, optimizer, schedule, tracker and history, which save and load together."""
 
     def __init__(self, settings: TrainSettings) -> None:
+        from ramda_theory.model import SparsityTarget
         from ramda_theory.optim import StructureTracker
 
         self.settings = settings
@@ -244,6 +254,9 @@ class Session:
             raise ValueError(f"batch must be at most the {samples} training samples, got {settings.batch}")
         self.steps_per_epoch = samples // settings.batch
         self.optimizer, self.schedule = build(settings, self.model, self.steps_per_epoch)
+        self.target: SparsityTarget | None = None
+        if settings.target_sparsity is not None:
+            self.target = SparsityTarget(self.optimizer, settings.target_sparsity)
         self.tracker: StructureTracker | None = None
         if settings.weight > 0:
             self.tracker = StructureTracker(self.optimizer, unit="epoch")
@@ -267,6 +280,8 @@ class Session:
             loss = cross_entropy(self.model(split.images[rows]), split.digits[rows])
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
+            if self.target is not None:
+                self.target.step()
             if step < self.steps_per_epoch - 1:
                 self.schedule.step()
             loss_sum += float(loss.detach())
@@ -327,6 +342,8 @@ class Session:
             found = self.tracker.identification()
             final |= {"sparsity": total.group_sparsity, "zero_groups": total.zero_groups, "groups": total.groups}
             final |= {"identification_epoch": found.time, "held_for": found.held_for}
+            if self.target is not None:
+                final["weight"] = self.target.weights[0]
             layers = report.table()
         return TrainResult(self.settings, self.history, final, layers)
 
@@ -345,6 +362,8 @@ class Session:
             "history": self.history,
             "seconds": self.seconds,
         }
+        if self.target is not None:
+            state["target"] = self.target.state_dict()
         whole = io.BytesIO()  # torch turns what fails in writing, such as a full disk, into an error of its own
         torch.save(state, whole)
         write_atomically(path, lambda file: file.write(whole.getbuffer()))
@@ -356,7 +375,8 @@ class Session:
         own = asdict(self.settings)
         try:
             state = torch.load(path, weights_only=True)
-            saved = {name: state["settings"][name] for name in own}
+            saved = {name: state["settings"][name] for name in own if name != "target_sparsity"}
+            saved["target_sparsity"] = state["settings"].get("target_sparsity")  # older runs had none
             model, optimizer, schedule, tracker = (state[key] for key in ("model", "optimizer", "schedule", "tracker"))
             history, seconds, count = list(state["history"]), float(state["seconds"]), int(schedule["count"])
         except (FileNotFoundError, PermissionError, IsADirectoryError):
@@ -391,6 +411,8 @@ class Session:
             self.schedule.load_state_dict(schedule)
             if self.tracker is not None:
                 self.tracker.load_state_dict(tracker)
+            if self.target is not None:
+                self.target.load_state_dict(state["target"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise ValueError(f"{path} does not fit this run: {' '.join(str(error).split())}") from error
         if self.tracker is not None and len(self.tracker) != len(history):

@@ -23,6 +23,7 @@ from ramda_theory.workloads.registry import find_workload
 from ramda_theory.workloads.workload import Settings, Workload
 
 if TYPE_CHECKING:
+    from ramda_theory.model import SparsityTarget
     from ramda_theory.optim import StructureTracker
 
 LEVELS = {"group_sparsity": "group sparsity", "low_rank_level": "low-rank level"}
@@ -56,6 +57,9 @@ class Plan:
         Whether the forward pass runs under autocast; weights and state stay float32.
     limit_batches : int, optional
         At most so many batches of every pass over data, to try things out.
+    target_sparsity : float, optional
+        Weighted group sparsity in (0, 1) to which `ramda_theory.model.SparsityTarget` steers the weight, which the run
+        begins with.
     """
 
     workload: str
@@ -72,6 +76,7 @@ class Plan:
     seed: int = 0
     amp: str = "off"
     limit_batches: int | None = None
+    target_sparsity: Any = None
 
     def settled(self, workload: Workload) -> Plan:
         """The plan with nothing left open.
@@ -102,6 +107,8 @@ class Plan:
             known.averaging if self.averaging is None else self.averaging,
             (known.weight if self.weight is None else self.weight) if entrant.structured else 0.0,
         )
+        if self.target_sparsity is not None and not own.weight:
+            raise ValueError(f"target_sparsity needs an optimizer with a weight above 0, got {self.optimizer}")
         gamma = workload.gamma if self.gamma is None else real("gamma", self.gamma, minimum=0.0, strict=True)
         return replace(
             self,
@@ -290,6 +297,7 @@ class Run:
 
         import torch
 
+        from ramda_theory.model import SparsityTarget
         from ramda_theory.optim import StageSchedule, StructureTracker
 
         self.plan, self.workload, self.processes = plan, workload, processes
@@ -333,6 +341,9 @@ class Run:
             plan.memory,
             steps_per_epoch=self.steps,
         )
+        self.target: SparsityTarget | None = None
+        if plan.target_sparsity is not None:
+            self.target = SparsityTarget(self.optimizer, plan.target_sparsity)
         self.tracker: StructureTracker | None = None
         if any(group.get("regularizer") is not None for group in self.optimizer.param_groups):
             self.tracker = StructureTracker(self.optimizer, unit="epoch")
@@ -381,6 +392,8 @@ class Run:
                 if self.workload.clip is not None:
                     torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.workload.clip)
                 self.optimizer.step()
+                if self.target is not None:
+                    self.target.step()
                 if step < self.steps - 1:
                     self.schedule.step()
                 total += loss.detach()
@@ -474,6 +487,8 @@ class Run:
             found = self.tracker.identification()
             final |= {"level": self.history[-1]["level_hat"], "level_w": self.history[-1]["level"]}
             final |= {"identification_epoch": found.time, "held_for": found.held_for}
+            if self.target is not None:
+                final["weight"] = next(weight for weight in self.target.weights if weight is not None)
             layers = structure_report(self.optimizer, ranks=level == "low_rank_level").table()
         return WorkloadResult(self.plan, self.workload.metric, level, self.history, final, layers)
 
@@ -495,6 +510,7 @@ class Run:
             "tracker": None if self.tracker is None else self.tracker.state_dict(),
             "history": self.history,
             "clocks": [self.seconds, self.evaluating, self.waited],
+            "target": None if self.target is None else self.target.state_dict(),
         }
         whole = io.BytesIO()  # torch turns what fails in writing, such as a full disk, into an error of its own
         torch.save(state, whole)
@@ -517,6 +533,8 @@ class Run:
             self.schedule.load_state_dict(state["schedule"])
             if self.tracker is not None:
                 self.tracker.load_state_dict(state["tracker"])
+            if self.target is not None:
+                self.target.load_state_dict(state["target"])
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise ValueError(f"{path} does not fit this run: {' '.join(str(error).split())}") from error
         self.history = list(state["history"])

@@ -5,6 +5,7 @@ from ramda_theory.model.coupled import coupled_param_groups
 from ramda_theory.model.groups import ParamGroups, structured_param_groups
 from ramda_theory.model.registry import Axes, Slices, register_module
 from ramda_theory.model.report import StructureReport, structure_report
+from ramda_theory.model.sparsity_target import SparsityTarget
 from ramda_theory.model.tracker import StructureTracker
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Compaction",
     "ParamGroups",
     "Slices",
+    "SparsityTarget",
     "StructureReport",
     "StructureTracker",
     "compact",

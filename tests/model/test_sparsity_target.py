@@ -1,0 +1,155 @@
+"""SparsityTarget: reaches what is wanted, goes on to the same bits, and refuses what it cannot steer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from ramda_theory.model import SparsityTarget, structure_report, structured_param_groups
+from ramda_theory.optim import RAMDA, RMDA, ProxAdamW, ProxSGD, StageSchedule
+from ramda_theory.regularizers import L1, GroupLasso
+from ramda_theory.workloads.digits import digit_splits
+
+MAKERS: dict[str, Any] = {
+    "RAMDA": lambda params: RAMDA(params, lr=1e-2),
+    "RMDA": lambda params: RMDA(params, lr=0.3),
+    "ProxAdamW": lambda params: ProxAdamW(params, lr=1e-3),
+    "ProxSGD": lambda params: ProxSGD(params, lr=0.5),
+}
+
+
+def net(seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10)
+    )
+
+
+class Training:
+    """A run on the digits that can be cut in two."""
+
+    def __init__(
+        self, name: str, target: Any, seed: int = 0, weight: float = 1e-4, milestones: Any = (300, 420)
+    ) -> None:
+        self.model = net(seed)
+        self.optimizer = MAKERS[name](structured_param_groups(self.model, GroupLasso(weight)))
+        self.schedule = StageSchedule(self.optimizer, milestones)
+        self.target = None if target is None else SparsityTarget(self.optimizer, target)
+        self.data, self.seed = digit_splits()["train"], seed
+
+    def go(self, first: int, last: int) -> None:
+        for step in range(first, last):
+            generator = torch.Generator().manual_seed(1000 * self.seed + step)
+            rows = torch.randint(len(self.data.digits), (64,), generator=generator)
+            self.optimizer.zero_grad(set_to_none=True)
+            cross_entropy(self.model(self.data.images[rows]), self.data.digits[rows]).backward()
+            self.optimizer.step()
+            if self.target is not None:
+                self.target.step()
+            self.schedule.step()
+
+    def sparsity(self) -> float:
+        layers = structure_report(self.optimizer, ranks=False)
+        point = "w_hat" if "w_hat" in layers.layers else "w"
+        found = layers.total(point).group_sparsity
+        assert found is not None
+        return found
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_the_weight_is_made_larger_until_the_target_is_met_and_then_stays(name):
+    run = Training(name, 0.8)
+    assert run.target is not None
+    run.go(0, 540)
+    assert run.sparsity() == pytest.approx(0.8, abs=0.005)
+    assert run.target.sparsity() == [pytest.approx(run.sparsity(), abs=1e-6)]
+    assert max(weight for weight in run.target.weights if weight is not None) > 1e-4  # it was moved
+
+
+def test_a_run_cut_in_two_goes_on_to_the_same_bits():
+    whole, first, second = (Training("RAMDA", 0.6) for _ in range(3))
+    whole.go(0, 120)
+    first.go(0, 63)
+    for part in ("model", "optimizer", "schedule", "target"):
+        getattr(second, part).load_state_dict(getattr(first, part).state_dict())
+    second.go(63, 120)
+    assert whole.target.weights == second.target.weights and whole.target.weights[0] != 1e-4
+    for mine, theirs in zip(whole.model.parameters(), second.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_nothing_is_measured_while_a_stage_settles():
+    run = Training("RAMDA", 0.6, milestones=(60,))
+    run.go(0, 60)
+    before = run.target.weights
+    run.go(60, 85)  # 25 steps of the new stage
+    assert run.target.weights == before
+    run.go(85, 100)
+    assert run.target.weights != before
+
+
+def test_every_group_has_its_own_target_or_none():
+    run = Training("RAMDA", None, weight=1e-3)
+    groups = run.optimizer.param_groups
+    assert [group["regularizer"] is not None for group in groups] == [True, False]
+    target = SparsityTarget(run.optimizer, [0.5, None])
+    assert target.weights == [1e-3, None]
+    for wanted, words in (([0.5], "one number per parameter group"), ([0.5, 0.5], "needs a regularizer with groups")):
+        with pytest.raises(ValueError, match=words):
+            SparsityTarget(run.optimizer, wanted)
+    with pytest.raises(ValueError, match="nothing to steer"):
+        SparsityTarget(run.optimizer, [None, None])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"target": 0.0}, "target must be"),
+        ({"target": 1.0}, r"target must be in \(0, 1\)"),
+        ({"every": 0}, "every must be at least 1"),
+        ({"settle": -1}, "settle must be at least 0"),
+        ({"gain": 0.0}, "gain"),
+        ({"rate": float("inf")}, "rate"),
+        ({"tolerance": -1.0}, "tolerance"),
+    ],
+)
+def test_what_is_out_of_range_is_refused(arguments, words):
+    run = Training("RAMDA", None)
+    with pytest.raises(ValueError, match=words):
+        SparsityTarget(run.optimizer, **arguments)
+
+
+def test_what_cannot_be_steered_is_refused():
+    model = net()
+    with pytest.raises(TypeError, match=r"optimizer must be one of ramda_theory\.optim"):
+        SparsityTarget(torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(ValueError, match="weight > 0"):
+        SparsityTarget(RAMDA(model.parameters(), regularizer=GroupLasso(0.0)))
+    with pytest.raises(ValueError, match=r"regularizer with groups.* got L1"):
+        SparsityTarget(RAMDA(model.parameters(), regularizer=L1(1e-3)))
+    run = Training("RAMDA", 0.5)
+    with run.optimizer.structured_point(), pytest.raises(RuntimeError, match="structured_point"):
+        run.target.step()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda state: state.pop("count"), "must have the keys"),
+        (lambda state: state.update(targets=[0.7]), "is of the targets"),
+        (lambda state: state.update(before=[]), "measurements"),
+        (lambda state: state.update(count=-1), "count"),
+    ],
+)
+def test_a_state_of_another_is_refused_and_nothing_changes(change, words):
+    run = Training("RAMDA", 0.5)
+    own = run.target.state_dict()
+    state = {**own}
+    change(state)
+    with pytest.raises(ValueError, match=words):
+        run.target.load_state_dict(state)
+    assert run.target.state_dict() == own

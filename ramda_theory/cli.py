@@ -95,6 +95,7 @@ def parser() -> Parser:
     validate = commands.add_parser("validate", help="every subproblem solver against exact references")
     validate.add_argument("--quick", action="store_true", help="fewer and smaller cases")
     validate.add_argument("--seed", type=seed, default=0, help="seed of the generated cases")
+    validate.add_argument("--device", choices=("auto", "cpu", "cuda"), help="torch tensors there, not NumPy arrays")
     validate.add_argument("--out", type=Path, default=Path("validate"), help="folder for the results")
 
     train = commands.add_parser("train", help="train a workload, or a network on the digits; compare all optimizers")
@@ -221,7 +222,8 @@ def run_validate(arguments: argparse.Namespace, command: str) -> int:
     from ramda_theory.experiments.validate import false_claims, table, validate
 
     progress = shows_progress(arguments)
-    cases = validate(quick=arguments.quick, seed=arguments.seed, out=arguments.out, progress=progress, command=command)
+    about = {"quick": arguments.quick, "seed": arguments.seed, "device": arguments.device}
+    cases = validate(**about, out=arguments.out, progress=progress, command=command)
     print(table(cases))
     wrong = false_claims(cases)
     for case in wrong:

@@ -10,12 +10,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from ramda_theory.cli import main
 from ramda_theory.experiments import validate
 from ramda_theory.experiments.converge import converge
 from ramda_theory.experiments.identify import SETTINGS, identify, table
 from ramda_theory.experiments.settings import METHODS, Setting, parse_setting, select
+from ramda_theory.experiments.validate import REGULARIZERS, cases_of
 from ramda_theory.methods import SampledGradient
 from ramda_theory.problems import PROBLEMS, group_lasso, lasso
 from ramda_theory.regularizers import L1, MCP, GroupLasso
@@ -434,3 +436,26 @@ def test_a_reader_that_leaves_is_no_error():
     command = f"set -o pipefail; {sys.executable} -m ramda_theory workloads | true"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=120)
     assert done.stderr == "" and done.returncode in (0, 141)
+
+
+@pytest.mark.parametrize("psi", REGULARIZERS, ids=lambda psi: type(psi).__name__)
+def test_validate_with_torch_tensors(psi):
+    """The same verdicts as with NumPy arrays, against the same references."""
+    found = [list(cases_of(psi, (8, 6), 1e4, 0, place)) for place in (None, torch.device("cpu"))]
+    for ours, torchs in zip(*found, strict=True):
+        assert (ours.name, ours.solver, ours.status) == (torchs.name, torchs.solver, torchs.status)
+        assert torchs.claim_holds
+        assert torchs.error <= 10 * ours.error + 1e-12
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_validate_on_a_device_that_is_not_there(tmp_path, capsys):
+    assert main(["validate", "--device", "cuda", "--out", str(tmp_path / "v")]) == 2
+    assert "device is cuda, but torch finds no NVIDIA GPU" in capsys.readouterr().err
+    assert not (tmp_path / "v").exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_validate_on_a_gpu(tmp_path):
+    assert main(["validate", "--quick", "--device", "cuda", "--out", str(tmp_path)]) == 0

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from ramda_theory.arrays import to_host
 from ramda_theory.drawing.provenance import record_figure
+from ramda_theory.experiments.processes import find_device
 from ramda_theory.regularizers import (
     L1,
     MCP,
@@ -135,6 +138,7 @@ def validate(
     *,
     quick: bool = False,
     seed: int = 0,
+    device: str | None = None,
     out: str | Path | None = None,
     progress: bool = False,
     command: str | None = None,
@@ -147,6 +151,9 @@ def validate(
         The small size only.
     seed : int
         Of the generated subproblems.
+    device : {"auto", "cpu", "cuda"}, optional
+        Solve with torch tensors there ("auto": on an NVIDIA GPU if there is one); by default with NumPy arrays.  The
+        references are NumPy's all the same.
     out : path, optional
         Folder for ``validate.json`` and ``validate.png``.
     progress : bool
@@ -157,7 +164,13 @@ def validate(
     Returns
     -------
     list of Case
+
+    Raises
+    ------
+    ValueError
+        If ``device`` is none of these, or "cuda" and torch finds no GPU.
     """
+    place = None if device is None else find_device(device)
     sizes = SIZES[:1] if quick else SIZES
     plan = [(psi, size, condition) for psi in REGULARIZERS for size in sizes for condition in CONDITIONS]
     if progress:
@@ -166,7 +179,7 @@ def validate(
         plan = tqdm(plan, unit="problem", leave=False)
     cases: list[Case] = []
     for psi, size, condition in plan:
-        cases += cases_of(psi, size, condition, seed)
+        cases += cases_of(psi, size, condition, seed, place)
         if out is not None:
             data = [asdict(case) for case in cases]
             record_figure(out, "validate", command=command, seeds=[seed], data=data)
@@ -177,9 +190,19 @@ def validate(
     return cases
 
 
-def cases_of(psi: Regularizer, shape: tuple[int, int], condition: float, seed: int) -> Iterator[Case]:
+def on_device(problem: Subproblem, place: torch.device) -> Subproblem:
+    """The subproblem as torch tensors."""
+    arrays = (problem.anchor, problem.grad_sum, problem.metric)
+    anchor, grad_sum, metric = (torch.from_numpy(array).to(place) for array in arrays)
+    return replace(problem, anchor=anchor, grad_sum=grad_sum, metric=metric)
+
+
+def cases_of(
+    psi: Regularizer, shape: tuple[int, int], condition: float, seed: int, place: torch.device | None = None
+) -> Iterator[Case]:
     """All solvers and tolerances on one generated subproblem."""
     problem = generated(psi, shape, condition, seed)
+    asked = problem if place is None else on_device(problem, place)
     reference, reference_error = reference_solution(problem)
     name = f"{type(psi).__name__} {shape[0]}x{shape[1]}, condition {condition:.0e}"
     for solver_name, solver in SOLVERS.items():
@@ -188,19 +211,20 @@ def cases_of(psi: Regularizer, shape: tuple[int, int], condition: float, seed: i
         one_shot = solver_name in ("exact", "cvxpy", "newton_raphson", "PG, relative decrease")
         for tolerance in TOLERANCES[-1:] if one_shot else TOLERANCES:
             clock = time.perf_counter()
-            solution = solve(problem, solver, tolerance=tolerance * problem.magnitude, max_iter=2000)
+            solution = solve(asked, solver, tolerance=tolerance * problem.magnitude, max_iter=2000)
+            point = to_host(solution.point)  # waits for a device
             elapsed = time.perf_counter() - clock
             yield Case(
                 name=name,
                 solver=solver_name,
                 tolerance=tolerance,
                 residual=solution.residual / problem.magnitude,
-                error=float(np.linalg.norm(solution.point - reference) / np.linalg.norm(reference)),
+                error=float(np.linalg.norm(point - reference) / np.linalg.norm(reference)),
                 iterations=solution.iterations,
                 milliseconds=1e3 * elapsed,
                 status=solution.status,
                 claim_holds=solution.status != "solved"
-                or holds(problem, solver_name, solution.point, reference, tolerance, reference_error),
+                or holds(problem, solver_name, point, reference, tolerance, reference_error),
             )
 
 

@@ -75,8 +75,8 @@ def matrices(quick: bool) -> Iterator[Case]:
     for optimizer in OPTIMIZERS:
         for name, psi in PSI.items():
             yield Case("matrices", optimizer, name, psi, 3.5)
-        yield Case("matrices", optimizer, "GroupMCP", GroupMCP(1.0, 10.0), None)
         if not quick:
+            yield Case("matrices", optimizer, "GroupMCP", GroupMCP(1.0, 10.0), None)
             yield Case("matrices", optimizer, "NuclearNorm", NuclearNorm(1.0), None, "one of 256 x 256", (256, 256), 1)
 
     def variant(name: str, psi: Any = PSI["GroupLasso"], at_most: float = 3.5, **changed: Any) -> Case:

@@ -105,5 +105,5 @@ def test_nan_stays_in_its_piece(psi, library):
 
 
 def test_on_a_device_nothing_waits(monkeypatch):
-    monkeypatch.setattr("ramda_theory.regularizers.base.is_host", lambda array: False)
+    monkeypatch.setattr("ramda_theory.regularizers.pieces.is_host", lambda array: False)
     np.testing.assert_array_equal(positive(np, np.array([1.0, 0.0, -2.0])), [1.0, np.nan, np.nan])

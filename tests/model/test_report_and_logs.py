@@ -72,7 +72,7 @@ def test_the_report_says_where_the_averaging_is():
         f"w has the structure of w_hat (averaging weight 1): {total.zero_entries} of 108 regularized weights are zero, "
         f"{total.zero_group_entries} of them in zero groups"
     )
-    assert "structure_report(model) does" in report.notes[1]
+    assert "only the model tells: structure_report(model)" in report.table()
     prox = start(cls=ProxSGD)[1]
     assert "averaging" not in str(structure_report(prox)) or "w_hat" in str(structure_report(prox))
 
@@ -89,7 +89,7 @@ def test_a_report_as_a_data_frame_and_as_html():
     row = frame[(frame["name"] == "total") & (frame["point"] == "w_hat")].iloc[0]
     assert row["zero_groups"] == report.total("w_hat").zero_groups > 0
     html = report._repr_html_()
-    assert html.count("<tr>") == 1 + 6 and html.count("<th>") == 7 and "removable parameters" in html
+    assert html.count("<tr>") == 1 + 6 and html.count("<th>") == 7 and "parameters lie in zero groups" in html
     assert "&lt;" in type(report)({"w": (type(report.layers["w"][0])("<b>", 1, 0),)}, 1, None)._repr_html_()
 
 

@@ -456,7 +456,7 @@ def layers(cls, device, policy, **options):
 @pytest.mark.parametrize("cls", CLASSES)
 def test_11_a_step_waits_for_nothing(cls, policy, monkeypatch):
     """Told that its arrays are not on the host, where it would look for an early end of the scalar equation."""
-    for module in ("base", "scalar_equation"):
+    for module in ("pieces", "scalar_equation"):
         monkeypatch.setattr(f"ramda_theory.regularizers.{module}.is_host", lambda array: False)
     gradients, optimizer = layers(cls, "cpu", policy)
     for t in range(3):

@@ -1,6 +1,7 @@
 """What runs leave behind and what can be read from it."""
 
 from ramda_theory.diagnostics.certificate import Certificate, certify
+from ramda_theory.diagnostics.comparison import Comparison, ComparisonRow, MedianInterval, compare, median_interval
 from ramda_theory.diagnostics.convergence import Rate, fit_rate, measure
 from ramda_theory.diagnostics.identification import Identification, changes_per_epoch, identification
 from ramda_theory.diagnostics.inexactness import Inexactness, inexactness
@@ -12,8 +13,11 @@ from ramda_theory.diagnostics.trace import StructureTrace
 
 __all__ = [
     "Certificate",
+    "Comparison",
+    "ComparisonRow",
     "Identification",
     "Inexactness",
+    "MedianInterval",
     "OnlineCertificate",
     "PathPoint",
     "Rate",
@@ -24,10 +28,12 @@ __all__ = [
     "Table",
     "certify",
     "changes_per_epoch",
+    "compare",
     "fit_rate",
     "identification",
     "inexactness",
     "measure",
+    "median_interval",
     "regularization_path",
     "screen",
 ]

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ramda_theory.diagnostics.trace import StructureTrace
 from ramda_theory.files import write_atomically
 from ramda_theory.subproblem import Solution
+from ramda_theory.tables import to_pandas
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class Table:
@@ -69,6 +73,20 @@ class Table:
             Shape (rows, columns), columns in the order of `names`.
         """
         return np.asarray([self._columns[name] for name in self._columns], dtype=float).T
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """The rows as a data frame, one column per name.
+
+        Returns
+        -------
+        pandas.DataFrame
+
+        Raises
+        ------
+        MissingExtra
+            If pandas is not installed.
+        """
+        return to_pandas([dict(zip(self._columns, row, strict=True)) for row in self.to_array().tolist()])
 
     @classmethod
     def from_array(cls, names: list[str], array: np.ndarray) -> Table:

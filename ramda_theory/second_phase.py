@@ -27,12 +27,12 @@ class SecondPhase:
     Parameters
     ----------
     kind : {"frozen", "saga", "averaged"}
-        "frozen", for finite sums: W stays for an epoch while its batches (and the samples that the shuffle drops) add
-        up to the full gradient, then one proximal Newton step is taken; the structure may change in it.  "saga", for
-        finite sums too: the same first epoch fills a table of every sample's gradient, then W <- W - ``saga_step``
-        H^-1 G on the support every step, G the batch's gradient corrected by the table (SAGA, arXiv:1407.0202).
-        "averaged", for streams too: W <- W - a_k H^-1 G on the support, H the Hessian at the start,
-        a_k = ``gain`` / (k + ``delay``)^(2/3), What the mean of the W since; the support stays.
+        "frozen", for finite sums: W stays to the end of the epoch while its batches (and the samples that the shuffle
+        drops, or that were drawn before) add up to the full gradient, then one proximal Newton step is taken; the
+        structure may change in it.  "saga", for finite sums too: the same first epoch fills a table of every sample's
+        gradient, then W <- W - ``saga_step`` H^-1 G on the support every step, G the batch's gradient corrected by the
+        table (SAGA, arXiv:1407.0202).  "averaged", for streams too: W <- W - a_k H^-1 G on the support, H the Hessian
+        at the start, a_k = ``gain`` / (k + ``delay``)^(2/3), What the mean of the W since; the support stays.
     window, threshold
         Of the `OnlineCertificate`.
     gain : float
@@ -116,7 +116,7 @@ class Frozen:
         self._clear()
 
     def _clear(self) -> None:
-        self._sum, self._left, self._steps = np.zeros_like(self.w), np.ones(self.problem.samples or 0, dtype=bool), 0
+        self._sum, self._left = np.zeros_like(self.w), np.ones(self.problem.samples or 0, dtype=bool)
 
     @property
     def w_hat(self) -> np.ndarray:
@@ -135,9 +135,8 @@ class Frozen:
         batch = self.gradients.batch(self.problem, t)
         self._sum += len(batch) * gradient
         self._left[batch] = False
-        self._steps += 1
-        if self._steps < self.gradients.steps_per_epoch(self.problem):
-            return
+        if t % self.gradients.steps_per_epoch(self.problem):
+            return  # a phase may begin in the middle of an epoch: what came before is among the rest
         rest, samples = np.flatnonzero(self._left), len(self._left)
         if len(rest):
             self._sum += len(rest) * self.problem.batch_gradient(self.w, rest)

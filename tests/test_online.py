@@ -9,7 +9,7 @@ from ramda_theory import SecondPhase, run
 from ramda_theory.diagnostics import OnlineCertificate, identification
 from ramda_theory.methods import NSGD, RAMDA, NoisyGradient, SampledGradient, Schedule
 from ramda_theory.problems import group_lasso, lasso, low_rank, mcp
-from ramda_theory.second_phase import near
+from ramda_theory.second_phase import Frozen, near
 
 BATCHES = SampledGradient(20, seed=0)
 
@@ -108,6 +108,19 @@ def test_a_margin_of_zero_does_not_stay_settled():
     problem = lasso(margin=0.0, seed=0)
     _, online = watched(problem, 1500, NoisyGradient(0.05, 0))
     assert not online.holds
+
+
+@pytest.mark.parametrize("begins", [1, 4, 10])
+def test_frozen_epochs_have_the_full_gradient_wherever_they_begin(begins, monkeypatch):
+    problem = group_lasso(margin=0.3, seed=1)
+    per_epoch, w = BATCHES.steps_per_epoch(problem), np.zeros_like(problem.initial)
+    phase, seen = Frozen(problem, w, BATCHES), []
+    monkeypatch.setattr(Frozen, "_move", lambda self, gradient: seen.append(gradient))
+    for t in range(begins, 3 * per_epoch + 1):
+        phase.step(problem.batch_gradient(w, BATCHES.batch(problem, t)), t)
+    assert len(seen) == 3
+    for gradient in seen:
+        np.testing.assert_allclose(gradient, problem.gradient(w), rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("make", [lasso, group_lasso], ids=["l1", "groups"])

@@ -52,7 +52,7 @@ def coupled_param_groups(
     -----
     That zero groups can be removed is tried on a copy of the graph: what could not leave there is not coupled.
     """
-    groups = regularizer.as_groups
+    groups = regularizer.as_groups if isinstance(regularizer, Regularizer) else None
     if groups is None or groups.tied_to_shape:
         raise TypeError(f"regularizer must be one of groups, without labels, view or spans, got {regularizer!r}")
     traced = trace(model, Example.of(example_inputs))

@@ -239,3 +239,48 @@ def test_compacting_again_changes_nothing():
     small = compact(perceptron(), X)
     again = compact(small.model, X)
     assert again.parameters == (50, 50) and again.check() == 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("seed", range(4))
+def test_constants_are_absorbed_in_the_precision_of_the_model(dtype, seed):
+    """Zero rows with biases: the constants are rounded as the bias is, which is no error of the small model."""
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 2)).to(dtype)
+    with torch.no_grad():
+        model[0].weight[:40] = 0.0
+    small = compact(model, torch.randn(4, 20, dtype=dtype))
+    assert small.model[0].out_features == 24 and small.model[2].bias.dtype == dtype
+    assert small.check(torch.randn(50, 20)) <= 10 * torch.finfo(dtype).eps
+    exact = compact(copy.deepcopy(model).double(), torch.randn(4, 20, dtype=torch.float64))
+    assert exact.check(torch.randn(50, 20, dtype=torch.float64)) <= 1e-12
+
+
+class ReadsItsWidth(nn.Module):
+    """Divides by the square root of a width that a smaller model would not have."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
+
+    def forward(self, x):
+        hidden = self.first(x).relu()
+        return self.second(hidden * hidden.shape[-1] ** -0.5)
+
+
+def test_a_width_that_the_forward_computes_with_keeps_the_model_whole():
+    model = ReadsItsWidth().double()
+    with torch.no_grad():
+        model.second.weight[:, :3] = 0.0
+    small = compact(model, torch.randn(4, 6, dtype=torch.float64))
+    assert small.check() == 0.0 and small.parameters[0] == small.parameters[1]
+    assert "reads sizes as numbers" in small.table()
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_parameters_that_are_not_finite_are_refused(value):
+    model = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    with torch.no_grad():
+        model[1].bias[0] = value
+    with pytest.raises(ValueError, match=r"finite parameters, got NaN or Inf in 1\.bias"):
+        compact(model, torch.randn(2, 4))

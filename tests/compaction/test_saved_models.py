@@ -40,3 +40,16 @@ def test_files_of_something_else(tmp_path):
     save_file({"weight": torch.zeros(2)}, other, metadata=head)
     with pytest.raises(ValueError, match="replaced by what is none of CountedLayerNorm"):
         load_compact(other, lambda: model)
+
+
+def test_a_factory_of_another_width_is_noticed(tmp_path):
+    def make(width):
+        return nn.Sequential(nn.Linear(5, width), nn.ReLU(), nn.Linear(width, 2))
+
+    model = make(16)
+    with torch.no_grad():
+        model[2].weight[:, :9] = 0.0
+    path = compact(model, torch.randn(3, 5)).save(tmp_path / "small")
+    load_compact(path, lambda: make(16))
+    with pytest.raises(ValueError, match=r"0\.weight was \(16, 5\), model_factory's is \(15, 5\)"):
+        load_compact(path, lambda: make(15))

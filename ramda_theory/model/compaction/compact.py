@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections import Counter, defaultdict
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ def compact(model: nn.Module, example_inputs: Any, *, training: bool = False, lo
         If ``model`` is no module or ``example_inputs`` no such thing.
     ValueError
         If the model cannot be called with the example, or has no graph that holds for all inputs: control flow that
-        depends on values.
+        depends on values, or a parameter is NaN or Inf.
     RuntimeError
         If the smaller model does not compute the same on the example: an error of this package.
 
@@ -76,6 +77,9 @@ def compact(model: nn.Module, example_inputs: Any, *, training: bool = False, lo
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    for name, parameter in model.named_parameters():
+        if not bool(parameter.isfinite().all()):
+            raise ValueError(f"model must have finite parameters, got NaN or Inf in {name}")
     example = Example.of(example_inputs)
     planner = Planner(model, example, training, low_rank)
     return planner.find()
@@ -169,12 +173,20 @@ class Planner:
             holding |= dict.fromkeys(names, "sizes in forward that do not go together")
             plan = self.plan(holding, {})
             why = self.fault(plan)
+        if why:
+            everything = [name for name, _ in self.model.named_modules()]
+            plan = self.plan(holding | dict.fromkeys(everything, "the forward of the model reads sizes as numbers"), {})
+            why = self.fault(plan)
         return plan, why
 
     def fault(self, plan: Plan) -> str:
         """What is wrong with a plan: "" if its model computes the same on the example."""
         try:
-            found = difference(self.model, plan.build(self.model), self.example)
+            try:  # from weights in float64: what rounding does to a constant that a bias absorbs is no fault
+                wide = copy.deepcopy(self.model).double()
+                found = difference(wide, plan.build(wide), self.example.to(torch.float64))
+            except (RuntimeError, TypeError):
+                found = difference(self.model, plan.build(self.model), self.example)
         except Exception as error:  # whatever the model's own code raises
             return f"{type(error).__name__}: {error}"
         tolerance = TOLERANCE
@@ -230,7 +242,7 @@ class Planner:
             shift = torch.from_numpy(extra).to(like.device)
             cut = cuts.get(site.bias) or Cut(site.bias, {} if rows.all() else {0: np.flatnonzero(rows)})
             cut.shift = shift
-            cuts[site.bias], tensors[site.bias] = cut, cut.of(base)
+            cuts[site.bias], tensors[site.bias] = cut, cut.of(base.double())  # rounded where it is written
             edits.shapes[site.bias] = list(tensors[site.bias].shape)
 
     def _replace_norms(self, analysis: Analysis, edits: Edits) -> None:

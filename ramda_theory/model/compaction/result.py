@@ -249,7 +249,9 @@ class Compaction:
             else:
                 first[id(tensor)] = name
                 tensors[name] = tensor.detach().cpu().contiguous().clone()
+        before = {name: list(tensor.shape) for name, tensor in names_of(self.original)}
         head = {"format": FORMAT, "edits": json.dumps(self.edits.to_dict()), "tied": json.dumps(tied)}
+        head["before"] = json.dumps(before)
         data = save(tensors, metadata=head)
         return write_atomically(path, lambda file: file.write(data))
 
@@ -345,9 +347,17 @@ def load_compact(path: str | Path, model_factory: Callable[[], nn.Module]) -> nn
         raise ValueError(f"{path} is no compacted model of this version: its format is {head.get('format')!r}")
     try:
         edits, tied = Edits.from_dict(json.loads(head["edits"])), json.loads(head["tied"])
+        before = json.loads(head.get("before", "{}"))
     except (KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    small = edits.apply(model_factory())
+    model = model_factory()
+    for name, tensor in names_of(model):
+        if name in before and list(tensor.shape) != before[name]:
+            raise ValueError(
+                f"{path} is of another model: {name} was {tuple(before[name])}, "
+                f"model_factory's is {tuple(tensor.shape)}"
+            )
+    small = edits.apply(model)
     own = dict(names_of(small))
     if lost := sorted(own.keys() ^ (tensors.keys() | tied.keys())):
         raise ValueError(f"{path} is of another model: {lost[0]} is in one of them only")

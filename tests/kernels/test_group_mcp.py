@@ -1,5 +1,6 @@
 """Compiled loops of GroupMCP against float64 and the eager engine: a strong metric, a weak one, and both at once."""
 
+import numpy as np
 import pytest
 import torch
 from engine import optimizer
@@ -58,3 +59,23 @@ def test_a_group_without_gradient_is_zero_and_a_nan_stays_in_its_group(cls, dims
     assert bool((group == 0).all()) if value == 0 else bool(group.isnan().all())
     others = [i for i in range(parameter.shape[1 - dims[0]]) if i != 2]
     assert bool(parameter.detach().index_select(1 - dims[0], torch.tensor(others)).isfinite().all())
+
+
+def test_one_group_in_metrics_of_every_kind():
+    """Against the float64 minimiser that `metric_prox` finds; among them groups with two minima."""
+    from ramda_theory.kernels.cpu.group_mcp import mcp_shift
+
+    random, both = np.random.default_rng(0), 0
+    for _ in range(1500):
+        b = random.normal(size=5).astype(np.float32)
+        d = np.exp(3 * random.normal(size=5)).astype(np.float32)
+        weight, gamma, scale = np.exp(random.normal(size=3) * (0.7, 1.0, 1.0))
+        psi = GroupMCP(weight, gamma, size_scaled=False)
+        exact = psi.metric_prox(-b.astype(float)[:, None], d.astype(float)[:, None], scale)[:, 0]
+        _, shift = mcp_shift(b, d, 0.0, scale * weight, scale / gamma, gamma * weight)
+        np.testing.assert_allclose(b / (d + shift), exact, rtol=2e-6, atol=1e-7 * np.abs(exact).max())
+        if np.linalg.norm(exact) > gamma * weight:  # the flat one is lower: is there a curved one too?
+            below, inside = np.linalg.norm(b) > scale * weight, np.linspace(1e-3, 1, 400) * gamma * weight
+            norms = [np.linalg.norm(b / (rho * (d - scale / gamma) + scale * weight)) for rho in inside]
+            both += below and min(norms) < 1
+    assert both >= 20

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ramda_theory.kernels import eager
 from ramda_theory.kernels.dispatch import Plan, StepExplanation, explain, left_to_step, numbers_on_device
-from ramda_theory.kernels.eager.solve import StepInexactness
+from ramda_theory.kernels.eager.solve import Pending, Records, StepInexactness
 from ramda_theory.kernels.eager.undo import Undo
 from ramda_theory.kernels.nonfinite import nonfinite_parameters, nonfinite_somewhere
 from ramda_theory.kernels.recurrences import Recurrence
@@ -34,9 +34,8 @@ class StructuredOptimizer(HasStructuredPoint, Checkpointed):
     """
 
     _recurrence: ClassVar[Recurrence]
-    inexactness: dict[Tensor, StepInexactness]
-    """With ``record_inexactness = True``: condition (7) in the last step, for every regularized parameter."""
     record_inexactness: bool
+    _records: Records
 
     def __init__(self, params: Any, defaults: dict[str, Any]) -> None:
         self._reset_attributes()
@@ -44,7 +43,7 @@ class StructuredOptimizer(HasStructuredPoint, Checkpointed):
 
     def _reset_attributes(self) -> None:
         self.record_inexactness = False
-        self.inexactness = {}
+        self._records = {}
         self._new: list[Tensor] = []
         self._check_options = ChangedOptions(self._checks)
         self._plan: Plan | None = None
@@ -67,6 +66,15 @@ class StructuredOptimizer(HasStructuredPoint, Checkpointed):
                     if key in kept and not torch.is_tensor(kept[key]):
                         kept[key] = self._scalar(group, parameter, key, float(kept[key]))
         self._start_counting()
+
+    @property
+    def inexactness(self) -> dict[Tensor, StepInexactness]:
+        """With ``record_inexactness = True``: condition (7) in the last step, for every regularized parameter.
+
+        A step on a device leaves the numbers of exact solutions there; reading this attribute waits for them, and after
+        a graph was replayed finds those of its last step.
+        """
+        return {key: each.read() if isinstance(each, Pending) else each for key, each in self._records.items()}
 
     # -- parameter groups and state ---------------------------------------------------------------------------------
 
@@ -212,7 +220,7 @@ class StructuredOptimizer(HasStructuredPoint, Checkpointed):
         self._check_options(self.param_groups)
         self._refuse_sparse()
         if self.record_inexactness:
-            self.inexactness.clear()
+            self._records.clear()
         if torch.compiler.is_compiling():
             self._compiled_step()
         else:
@@ -265,7 +273,7 @@ class StructuredOptimizer(HasStructuredPoint, Checkpointed):
 
     def _eager_step(self, works: list[Work], found: Tensor | None, grad_scale: Tensor | None, undo: Undo) -> None:
         """The part of a step that no faster engine takes; an error in a solve takes all of it back."""
-        record = self.inexactness if self.record_inexactness else None
+        record = self._records if self.record_inexactness else None
         try:
             for work in works:
                 if grad_scale is not None:

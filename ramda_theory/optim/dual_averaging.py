@@ -86,7 +86,7 @@ class DualAveraging(StructuredOptimizer):
         for hook in self._restart_hooks:
             hook()
         self._kept_steps = memory
-        self.inexactness.clear()
+        self._records.clear()
         for group in self.param_groups:
             for parameter in group["params"]:
                 if state := self.state.get(parameter):

@@ -75,7 +75,7 @@ class RAMDA(DualAveraging):
     (alpha): 12 bytes per float32 weight; fused steps add ``norms``, the last ||What_g|| of every group; ADMM adds
     ``solution`` and ``dual``, 8 bytes per weight, and ``basis``, the last singular vectors of a nuclear norm.
     Set ``record_inexactness = True`` to have every step leave its residual, tolerance, iterations and status per
-    parameter in ``inexactness``.
+    parameter in ``inexactness``; where the subproblem is solved exactly no step waits for a device to do so.
     """
 
     _checks: ClassVar = {

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ramda_theory.arrays import real
-from ramda_theory.kernels.eager.solve import StepInexactness
+from ramda_theory.kernels.eager.solve import Records
 from ramda_theory.kernels.sharding import local
 from ramda_theory.optim.options import PLAIN_KEYS, Check, check_loaded, from_plain, to_plain
 
@@ -32,7 +32,7 @@ class Checkpointed(Optimizer):
     _spare_keys: ClassVar[tuple[str, ...]] = ("w", "norms", "solution", "dual", "basis")
     """Keys that a state may have besides: the float32 copy of half-precision weights, and where solvers start."""
 
-    inexactness: dict[Tensor, StepInexactness]
+    _records: Records
 
     @staticmethod
     @abstractmethod
@@ -94,7 +94,7 @@ class Checkpointed(Optimizer):
         finally:
             before.remove()
             after.remove()
-        self.inexactness.clear()
+        self._records.clear()
 
     def _loaded_groups(self, state_dict: dict[str, Any]) -> list[dict[str, Any]]:
         """The parameter groups of a state_dict with their options as objects, checked."""

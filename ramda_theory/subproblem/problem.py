@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from types import ModuleType
 from typing import NamedTuple
@@ -62,6 +62,27 @@ class Subproblem:
         if not isinstance(self.regularizer, Regularizer):
             raise TypeError(f"regularizer must be a Regularizer, got {self.regularizer!r}")
         object.__setattr__(self, "weight_sum", real("weight_sum", self.weight_sum, minimum=0.0))
+
+    @classmethod
+    def unchecked(
+        cls, anchor: Array, grad_sum: Array, metric: Array, weight_sum: Array | float, regularizer: Regularizer
+    ) -> Subproblem:
+        """A subproblem whose data nobody looks at, since looking waits for a device; ``weight_sum`` may be there too.
+
+        Parameters
+        ----------
+        anchor, grad_sum, metric, weight_sum, regularizer
+            As above.
+
+        Returns
+        -------
+        Subproblem
+        """
+        problem = object.__new__(cls)
+        values = (anchor, grad_sum, metric, weight_sum, regularizer)
+        for field, value in zip(fields(cls), values, strict=True):
+            object.__setattr__(problem, field.name, value)
+        return problem
 
     @property
     def xp(self) -> ModuleType:
@@ -172,6 +193,20 @@ class Subproblem:
             data can tell: storing x in it moves psi by a few units of its precision (the nuclear norm of a rounded
             matrix of low rank).
         """
+        return float(self.increase_there(x, start))
+
+    def increase_there(self, x: Array, start: Array) -> Array:
+        """`increase` as an array, which nobody waits for.
+
+        Parameters
+        ----------
+        x, start : arrays
+            As above.
+
+        Returns
+        -------
+        float64 array, 0-d
+        """
         xp = namespace(anchor=self.anchor, x=x, start=start)
         rounding = 8 * float(xp.finfo(self.anchor.dtype).eps)
         x, start = to_float64(xp, x), to_float64(xp, start)
@@ -183,7 +218,7 @@ class Subproblem:
         psi, psi_start = self.regularizer.value(x), self.regularizer.value(start)
         change = inner(xp, constant + curved, step) + self.weight_sum * (psi - psi_start)
         magnitude = inner(xp, xp.abs(constant) + xp.abs(curved), xp.abs(step)) + self.weight_sum * (psi + psi_start)
-        return float(change - rounding * magnitude)
+        return change - rounding * magnitude
 
     @cached_property
     def magnitude(self) -> float:
@@ -195,8 +230,18 @@ class Subproblem:
             quick = float(sum(sizes))
             if 1e-15 < quick < 1e15:  # squares neither vanish nor overflow
                 return quick
+        return float(self.magnitude_there())
+
+    def magnitude_there(self) -> Array:
+        """`magnitude` as an array, which nobody waits for.
+
+        Returns
+        -------
+        float64 array, 0-d
+        """
+        xp = self.xp
         terms = (self.grad_sum, to_float64(xp, self.metric) * self.anchor, self.linear)
-        return float(sum(norm(xp, term) for term in terms))
+        return sum(norm(xp, term) for term in terms)
 
     def default_tolerance(self) -> float:
         """The eps_t of (7) that the data's dtype warrants: machine epsilon to the power 2/3 times `magnitude`.
@@ -206,7 +251,21 @@ class Subproblem:
         float
             In the units of `residual`.
         """
-        return float(self.xp.finfo(self.anchor.dtype).eps ** (2 / 3) * self.magnitude)
+        return self.tolerance_at(self.magnitude)
+
+    def tolerance_at(self, magnitude: float) -> float:
+        """`default_tolerance`, the size of what cancels being known.
+
+        Parameters
+        ----------
+        magnitude : float
+            As above.
+
+        Returns
+        -------
+        float
+        """
+        return float(self.xp.finfo(self.anchor.dtype).eps ** (2 / 3) * magnitude)
 
     def _offset(self, x: Array) -> Array:
         xp = namespace(anchor=self.anchor, x=x)

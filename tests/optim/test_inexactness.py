@@ -5,9 +5,11 @@ import copy
 import pytest
 import torch
 from toy import NoisyQuadratic, structured, train
+from waiting import NoSynchronisation
 
-from ramda_theory.optim import RAMDA, RMDA, ProxAdamW
-from ramda_theory.regularizers import L1, GroupLasso, GroupMCP, NuclearNorm, SparseGroupLasso
+from ramda_theory.model import StructureTracker
+from ramda_theory.optim import RAMDA, RMDA, ProxAdamW, structure_report
+from ramda_theory.regularizers import L1, MCP, SCAD, ElasticNet, GroupLasso, GroupMCP, NuclearNorm, SparseGroupLasso
 from ramda_theory.subproblem import (
     Accelerated,
     Exact,
@@ -173,3 +175,88 @@ def test_solvers_go_through_checkpoints():
 def test_rmda_needs_no_solver():
     with pytest.raises(TypeError, match="solver"):
         RMDA([NoisyQuadratic().parameter()], solver="accelerated")
+
+
+EXACT = [
+    L1(0.1),
+    ElasticNet(0.1, 0.1),
+    MCP(0.1, 3.0),
+    SCAD(0.1, 3.7),
+    GroupLasso(0.1),
+    SparseGroupLasso(0.1, 0.5),
+    GroupMCP(0.1, 3.0),
+]
+
+
+def one_of_each(cls, device="cpu", **options):
+    """An optimizer of a parameter per exact regularizer, recording, and how to give them gradients."""
+    problem = NoisyQuadratic(steps=4)
+    params = [torch.nn.Parameter(problem.parameter(torch.float32).detach().to(device)) for _ in EXACT]
+    groups = [{"params": [p], "regularizer": psi} for p, psi in zip(params, EXACT, strict=True)]
+    optimizer = cls(groups, lr=0.05, **options)
+    optimizer.record_inexactness = True
+
+    def gradients(t):
+        for parameter in params:
+            parameter.grad = problem.gradient(problem.parameter(torch.float32).detach(), t).float().to(device)
+
+    return params, optimizer, gradients
+
+
+def as_on_a_device(monkeypatch):
+    """Tell whoever would look at arrays of the host, since that is free, that they are elsewhere."""
+    for module in ("regularizers.pieces", "regularizers.scalar_equation", "regularizers.group_mcp_equation"):
+        monkeypatch.setattr(f"ramda_theory.{module}.is_host", lambda array: False)
+    monkeypatch.setattr("ramda_theory.kernels.eager.solve.is_host", lambda array: False)
+
+
+@pytest.mark.parametrize("options", [{"on_nonfinite": "skip"}, {"on_nonfinite": "ignore", "capturable": True}], ids=str)
+@pytest.mark.parametrize("cls", SOLVING)
+def test_steps_that_are_recorded_and_followed_do_not_wait(cls, options, monkeypatch):
+    """Neither the record of (7), nor a tracker or a report between steps; reading does."""
+    as_on_a_device(monkeypatch)
+    params, optimizer, gradients = one_of_each(cls, **options)
+    gradients(1)
+    optimizer.step()
+    tracker = StructureTracker(optimizer, every=3)
+    for t in range(2, 5):
+        gradients(t)
+        with NoSynchronisation() as watch:
+            optimizer.step()
+            if t < 4:
+                tracker.record()  # not its turn
+        assert watch.operations > 100
+        assert list(optimizer.inexactness) == params
+    with NoSynchronisation(), pytest.raises(AssertionError, match="_local_scalar_dense"):
+        tracker.record()
+    tracker.record()
+    assert len(tracker) == 1
+    assert len(structure_report(optimizer).layers["w"]) == len(EXACT)
+
+
+@pytest.mark.parametrize("cls", SOLVING)
+def test_a_device_that_cannot_be_looked_at_records_too(cls):
+    """ "meta" has no numbers: whoever asks for one gets an error."""
+    _, optimizer, gradients = one_of_each(cls, "meta", on_nonfinite="skip")
+    for t in range(1, 3):
+        gradients(t)
+        optimizer.step()
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        _ = optimizer.inexactness
+
+
+@pytest.mark.parametrize("tolerance", [None, PolynomialTolerance(1e-3), 0.0], ids=repr)
+@pytest.mark.parametrize("cls", SOLVING)
+def test_what_is_left_on_the_device_says_the_same(cls, tolerance):
+    records = []
+    for options in ({}, {"capturable": True}):
+        params, optimizer, gradients = one_of_each(cls, on_nonfinite="ignore", tolerance=tolerance, **options)
+        for t in range(1, 4):
+            gradients(t)
+            optimizer.step()
+        records.append([optimizer.inexactness[parameter] for parameter in params])
+    for host, device in zip(*records, strict=True):
+        assert device.tolerance == pytest.approx(host.tolerance, rel=1e-6)
+        assert device.residual == pytest.approx(host.residual, rel=1e-3, abs=1e-6)
+        assert (device.iterations, device.status) == (host.iterations, host.status)
+    assert {record.status for record in records[1]} == ({"max_iter"} if tolerance == 0.0 else {"solved"})

@@ -12,8 +12,8 @@ import recurrences
 import torch
 from torch import nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict, set_optimizer_state_dict
-from torch.utils._python_dispatch import TorchDispatchMode
 from toy import CLASSES, structured
+from waiting import NoSynchronisation
 
 from ramda_theory import kernels
 from ramda_theory.optim import RAMDA, RMDA, StageSchedule, structure_report, structured_param_groups
@@ -417,25 +417,6 @@ EVERY_EXACT_ONE = [
     GroupLasso(0.1),
     SparseGroupLasso(0.1, 0.5),
 ]
-
-
-class NoSynchronisation(TorchDispatchMode):
-    """Refuses every operation whose result the host has to wait for, but those on the host's own numbers."""
-
-    WAITING = ("_local_scalar_dense", "nonzero", "item", "equal", "is_nonzero", "masked_select", "_unique2", "allclose")
-
-    def __init__(self, free=()):
-        super().__init__()
-        self.free, self.operations = {id(tensor) for tensor in free}, 0
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        self.operations += 1
-        name = function.overloadpacket.__name__
-        if name in self.WAITING and id(args[0]) not in self.free:
-            raise AssertionError(f"{name} of a tensor of shape {tuple(args[0].shape)}")
-        if name == "index" and any(index is not None and index.dtype == torch.bool for index in args[1]):
-            raise AssertionError("selection by a mask")
-        return function(*args, **(kwargs or {}))
 
 
 def layers(cls, device, policy, **options):

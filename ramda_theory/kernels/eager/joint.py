@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ramda_theory.kernels.eager.solve import StepInexactness, minimizer
+from ramda_theory.kernels.eager.solve import Records, minimizer
 from ramda_theory.kernels.sharding import is_sharded
 from ramda_theory.kernels.work import Work
 
@@ -51,7 +51,7 @@ def joint_minimizer(
     proximal: bool,
     t: Tensor | float,
     options: dict[str, Any],
-    record: dict[Tensor, StepInexactness] | None = None,
+    record: Records | None = None,
 ) -> list[Tensor]:
     """`minimizer` of the vector that holds all tensors, cut into them again."""
 

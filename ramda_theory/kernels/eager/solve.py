@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ramda_theory.arrays import is_host
 from ramda_theory.kernels.eager.warm_start import WarmStart
 from ramda_theory.kernels.sharding import apply, full_tensor, local_shard
 from ramda_theory.regularizers import Regularizer
@@ -43,6 +44,37 @@ class StepInexactness:
     status: str
 
 
+class Pending:
+    """`StepInexactness` of an exact solution on a device: its numbers stay there until somebody asks.
+
+    Parameters
+    ----------
+    problem : Subproblem
+        Unchecked; whole tensors.
+    point, start : Tensor
+        What and W_{t-1}.
+    t : float or Tensor
+    options : dict
+        The parameter group, for the tolerance.
+    """
+
+    def __init__(self, problem: Subproblem, point: Tensor, start: Tensor, t: Scalar, options: dict[str, Any]) -> None:
+        numbers = problem.residual(point), problem.increase_there(point, start), problem.magnitude_there()
+        step = t.reshape(()).to(torch.float64) if isinstance(t, Tensor) else torch.full_like(numbers[0], t)
+        self._numbers = torch.stack([*numbers, step])
+        self._default, self._sequence = problem.tolerance_at(1.0), options["tolerance"]
+
+    def read(self) -> StepInexactness:
+        """The numbers, waited for."""
+        residual, increase, magnitude, t = self._numbers.tolist()
+        tolerance = self._default * magnitude if self._sequence is None else self._sequence(int(t))
+        descends = "solved" if increase <= 0 else "no_descent"
+        return StepInexactness(residual, tolerance, 0, descends if residual <= tolerance else "max_iter")
+
+
+Records = dict[Tensor, "StepInexactness | Pending"]
+
+
 def is_exact(psi: Regularizer | None, solver: Any) -> bool:
     """Whether What has a closed form, whatever the metric."""
     if psi is None:
@@ -63,7 +95,7 @@ def minimizer(
     start: Tensor,
     t: Scalar,
     options: dict[str, Any],
-    record: dict[Tensor, StepInexactness] | None = None,
+    record: Records | None = None,
     warm: WarmStart | None = None,
 ) -> Tensor:
     """argmin_x <linear, x> + 1/2 <x - base, diag (x - base)> + scale psi(x): this process's piece, like ``start``.
@@ -86,7 +118,8 @@ def minimizer(
     options : dict
         The parameter group: ``regularizer``, ``solver``, ``tolerance``, ``max_iter``.
     record : dict, optional
-        Where to leave how well a regularized parameter's point meets (7): that gathers it and waits for the device.
+        Where to leave how well a regularized parameter's point meets (7): that gathers it, and waits for the device if
+        the point is found by iterations.
     warm : WarmStart, optional
         Where ADMM begins, and leaves where it ended.
     """
@@ -99,7 +132,9 @@ def minimizer(
             return warm.prox(psi, z, float(scale / diag))
         return apply(lambda whole: psi.prox(whole, scale / diag), psi, parameter, z)
     assert isinstance(diag, Tensor)
-    if record is not None or not is_exact(psi, options["solver"]):
+    known = is_exact(psi, options["solver"])
+    on_device = isinstance(scale, Tensor) or not is_host(linear)
+    if not known or (record is not None and not on_device):
         if torch.compiler.is_compiling():
             raise RuntimeError(
                 f"{psi!r} is solved by iterations that look at their residual: such a step cannot compile"
@@ -113,7 +148,13 @@ def minimizer(
     # The linear term in float64: what cancels in it decides which groups are zero.
     wide = diag.double()
     combined = linear.double() - wide * base.double()
-    return apply(exact, psi, parameter, combined, wide).to(start.dtype)
+    point = apply(exact, psi, parameter, combined, wide).to(start.dtype)
+    if record is not None:
+        tensors = (full_tensor(piece, parameter) for piece in (base, linear, diag, point, start))
+        anchor, grad_sum, metric, whole, begin = tensors
+        problem = Subproblem.unchecked(anchor, grad_sum, metric, scale, psi)
+        record[parameter] = Pending(problem, whole, begin, t, options)
+    return point
 
 
 def _iterated(
@@ -125,7 +166,7 @@ def _iterated(
     start: Tensor,
     t: Scalar,
     options: dict[str, Any],
-    record: dict[Tensor, StepInexactness] | None,
+    record: Records | None,
     warm: WarmStart | None,
 ) -> Tensor:
     """`minimizer` of the gathered problem, judged by (7) if that is to be recorded."""

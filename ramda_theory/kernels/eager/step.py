@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.optimizer import _default_to_fused_or_foreach  # type: ignore[attr-defined]
 
 from ramda_theory.kernels.eager.joint import check_joint, is_joint, joint_minimizer
-from ramda_theory.kernels.eager.solve import StepInexactness, minimizer
+from ramda_theory.kernels.eager.solve import Records, minimizer
 from ramda_theory.kernels.eager.tensor_list import apart, cube_root, square_root, together
 from ramda_theory.kernels.eager.warm_start import WarmStart
 from ramda_theory.kernels.recurrences import Recurrence
@@ -25,7 +25,7 @@ def step(
     recurrence: Recurrence,
     work: Work,
     mask: Tensor | None = None,
-    record: dict[Tensor, StepInexactness] | None = None,
+    record: Records | None = None,
 ) -> None:
     """One step of the parameters of a group, in place.
 
@@ -74,7 +74,7 @@ def _step(
     work: Work,
     on_host: bool,
     mask: Tensor | None,
-    record: dict[Tensor, StepInexactness] | None,
+    record: Records | None,
 ) -> None:
     """Tensors that share t and alpha."""
     options = work.options

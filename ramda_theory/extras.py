@@ -13,7 +13,7 @@ EXTRAS = {
     "onnx": ("onnx", "onnxscript"),
     "trainers": ("accelerate", "lightning", "transformers"),
     "gpu": ("triton",),
-    "workloads": ("PIL", "pooch", "tensorboard", "transformers"),
+    "workloads": ("PIL", "pooch", "tensorboard", "torchao", "transformers"),
 }
 """Extra -> the packages that it brings, under the names by which they are imported."""
 

@@ -86,6 +86,13 @@ def bregman(name: str) -> Callable[[Any, Settings, int], Optimizer]:
     return build
 
 
+def pat(params: Any, settings: Settings, steps: int) -> Optimizer:
+    """torchao's pruning around AdamW."""
+    from ramda_theory.workloads.opponents.pat import PAT
+
+    return PAT(params, lr=settings.lr)
+
+
 def pruned(adaptive: bool) -> Callable[[Any, Settings, int], Optimizer]:
     """Dense training and pruning at the first milestone; the weight is the share that is pruned."""
 
@@ -106,6 +113,7 @@ ENTRANTS: dict[str, Entrant] = {
     "DGating": Entrant(gated, 0.05),
     "LinBreg": Entrant(bregman("LinBreg"), 0.5),
     "AdaBreg": Entrant(bregman("AdaBreg"), 1e-3),
+    "PAT": Entrant(pat, 1e-3),
     "PrunedMSGD": Entrant(pruned(False), 0.5, weight_is="share that is pruned"),
     "PrunedAdamW": Entrant(pruned(True), 1e-3, weight_is="share that is pruned"),
     "MADGRAD": Entrant(ours("RAMDA"), 1e-2, structured=False),

@@ -73,7 +73,9 @@ class Contest:
 
 def applies(name: str, workload: Workload) -> bool:
     """Whether an optimizer can use the workload's regularizer: gates and pruning need groups."""
-    return name not in ("DGating", "PrunedMSGD", "PrunedAdamW") or workload.regularizer(1.0).as_groups is not None
+    return (
+        name not in ("DGating", "PAT", "PrunedMSGD", "PrunedAdamW") or workload.regularizer(1.0).as_groups is not None
+    )
 
 
 def weights(name: str, workload: Workload, factors: Sequence[float]) -> list[float]:

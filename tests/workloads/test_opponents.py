@@ -1,5 +1,7 @@
 """The opponents against independent computations: a gated model by autograd, Bregman iterations and pruning by hand."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from ramda_theory.kernels import using
 from ramda_theory.regularizers import L1, GroupLasso, NuclearNorm
 from ramda_theory.workloads.opponents.bregman import AdaBreg, LinBreg
 from ramda_theory.workloads.opponents.d_gating import DGating
+from ramda_theory.workloads.opponents.pat import PAT
 from ramda_theory.workloads.opponents.pruning import Pruned
 
 PSI = GroupLasso(0.05)
@@ -129,12 +132,42 @@ def test_pruning_takes_the_smallest_groups_of_all_parameters_and_keeps_them_at_z
     assert torch.allclose(dense_w, x if adaptive else torch.tensor(by_hand), atol=1e-6)
 
 
+def test_pat_is_a_proximal_map_of_growing_weight_on_the_weights_of_adamw():
+    pytest.importorskip("torchao")
+    w, loss = problem()
+    kernel = torch.nn.Parameter(torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(1)).double())
+    psi, lr = GroupLasso(0.6), 0.05
+    channels = GroupLasso(0.6, dims=(0, 2, 3))
+    optimizer = PAT([{"params": [w], "regularizer": psi}, {"params": [kernel], "regularizer": channels}], lr=lr)
+    latent = [each.detach().clone().requires_grad_() for each in (w, kernel)]
+    at = [each.detach().clone().requires_grad_() for each in (w, kernel)]
+    adam = torch.optim.AdamW(latent, lr=lr, weight_decay=0.0)
+
+    def objective(x, k):
+        return loss(x) + ((k - 0.3) ** 2).mean()
+
+    for t in range(1, 15):
+        optimizer.zero_grad()
+        objective(w, kernel).backward()
+        optimizer.step()
+        for own, each in zip(latent, torch.autograd.grad(objective(*at), at), strict=True):
+            own.grad = each
+        adam.step()
+        at = [
+            each.prox(own.detach(), t * lr).requires_grad_() for each, own in zip((psi, channels), latent, strict=True)
+        ]
+        assert torch.allclose(w, at[0], atol=1e-12)
+        assert torch.allclose(kernel, at[1], atol=1e-12)
+    assert 0 < int((w == 0).all(0).sum() + (kernel == 0).flatten(2).all(2).all(0).sum()) < 8
+
+
 def test_their_state_is_plain_data_and_resumes_to_the_bit(tmp_path):
     for make in (
         lambda groups: DGating(groups),
         lambda groups: LinBreg(groups),
         lambda groups: AdaBreg(groups),
         lambda groups: Pruned(groups, share=0.5, at=3, lr=0.01, adaptive=True),
+        *([PAT] if find_spec("torchao") else []),
     ):
         whole, loss = problem()
         optimizer = make([{"params": [whole], "regularizer": PSI}])
@@ -156,3 +189,6 @@ def test_a_regularizer_without_groups_is_refused():
     for make in (DGating, lambda groups: Pruned(groups, 0.5, 3, 0.01, True)):
         with pytest.raises(ValueError, match="needs a regularizer with groups, got NuclearNorm"):
             make(groups)
+    for psi in (NuclearNorm(0.1), GroupLasso(0.1, size_scaled=False), GroupLasso(0.1, dims=(0, 1))):
+        with pytest.raises(ValueError, match=r"PAT needs GroupLasso\(size_scaled=True\) of the slices along one axis"):
+            PAT([{"params": [w], "regularizer": psi}])

@@ -136,8 +136,8 @@ def test_pat_is_a_proximal_map_of_growing_weight_on_the_weights_of_adamw():
     pytest.importorskip("torchao")
     w, loss = problem()
     kernel = torch.nn.Parameter(torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(1)).double())
-    psi, lr = GroupLasso(0.6), 0.05
-    channels = GroupLasso(0.6, dims=(0, 2, 3))
+    psi, lr = GroupLasso(1.0), 0.05
+    channels = GroupLasso(1.0, dims=(0, 2, 3))
     optimizer = PAT([{"params": [w], "regularizer": psi}, {"params": [kernel], "regularizer": channels}], lr=lr)
     latent = [each.detach().clone().requires_grad_() for each in (w, kernel)]
     at = [each.detach().clone().requires_grad_() for each in (w, kernel)]

@@ -6,7 +6,7 @@ import json
 import os
 import weakref
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ramda_theory.diagnostics.identification import Identification
 from ramda_theory.files import write_atomically
 from ramda_theory.model.layers import LEVELS, LayerStructure, points
 from ramda_theory.model.logs import Sink, sink_of
+from ramda_theory.model.settled import NOISE, SAFETY, Settled, SettledPieces
 from ramda_theory.model.snapshot import Snapshot, flips, take
 from ramda_theory.model.wrappers import unwrapped
 from ramda_theory.problems.checks import integer
@@ -77,6 +78,7 @@ class StructureTracker:
         self._bits: dict[str, list[np.ndarray]] = {point: [] for point in points(optimizer)}
         self._counts: dict[str, list[np.ndarray]] = {point: [] for point in self._bits}
         self._sinks: list[Sink] = []
+        self._pieces = SettledPieces(optimizer)
         self._ended_stage: Snapshot | None = None
         if hasattr(optimizer, "register_restart_pre_hook"):
             end_stage = weakref.WeakMethod(self._end_stage)
@@ -283,6 +285,53 @@ class StructureTracker:
         time = self.times[int(changes[-1]) if len(changes) else 0]
         return Identification(time, self.times[-1] - time + 1, 0, self.times[-1])
 
+    def settled(
+        self,
+        loss: Callable[[Any], torch.Tensor],
+        batches: Iterable[Any],
+        remaining: int | None = None,
+        *,
+        noise: float = NOISE,
+        safety: float = SAFETY,
+    ) -> Settled:
+        """State which groups will be at the run's end what they are now, from gradients at w_hat itself.
+
+        Call it from time to time, beside `record`; the first two calls settle nothing.  Over the last three calls a
+        group is "zero" if it always was and its mean gradient plus ``noise`` standard errors always stayed below its
+        bound lambda_g; "nonzero" if it always was and its norm exceeds ``safety`` times what the rest of the run would
+        move it at the fastest pace seen between these calls; else "undecided".  A statistic, no proof.
+
+        Parameters
+        ----------
+        loss : callable
+            Batch -> mean loss, a scalar with a graph; without psi, in the mode (dropout, norms) it is trained in.
+        batches : iterable
+            At least two, of equal size; an epoch of them tells most, and all are taken: a forward and a backward each.
+        remaining : int, optional
+            Calls of `record` still to come; by default as many as there were.
+        noise, safety : float
+            As above, >= 0.
+
+        Returns
+        -------
+        Settled
+            Counts per layer, and the cost in batches.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument is out of its range, no psi has a bound per piece, or parameters are DTensors.
+        RuntimeError
+            If a gradient is not finite, or a stage of the optimizer has just begun.
+
+        Notes
+        -----
+        Weights, ``grad``, random states and the optimizer stay as they are; running means of normalisation layers move
+        if the model is in training mode.  The calls are not part of `state_dict`.
+        """
+        left = self._calls if remaining is None else remaining
+        return self._pieces.state(loss, batches, self._calls, left, noise, safety)
+
     def _record(self, record: int) -> int:
         """An index that exists; negative ones count from the end."""
         if not -len(self) <= record < len(self):
@@ -359,6 +408,7 @@ class StructureTracker:
             raise ValueError(f"records must have the shapes {shapes}, got {found}")
         records = {key: tensor.cpu().numpy().copy() for key, tensor in state["records"].items()}
         self.times, self._calls = times, calls
+        self._pieces = SettledPieces(self._optimizer)
         self._bits = {point: list(records[f"{point}.bits"]) for point in self.points}
         self._counts = {point: list(records[f"{point}.counts"]) for point in self.points}
 

@@ -158,6 +158,11 @@ def test_pat_is_a_proximal_map_of_growing_weight_on_the_weights_of_adamw():
         ]
         assert torch.allclose(w, at[0], atol=1e-12)
         assert torch.allclose(kernel, at[1], atol=1e-12)
+    plain, loss = problem()
+    x, _ = problem()
+    run(PAT([plain], lr=lr), plain, loss, 3)
+    run(torch.optim.AdamW([x], lr=lr, weight_decay=0.0), x, loss, 3)
+    assert torch.equal(plain, x)
     assert 0 < int((w == 0).all(0).sum() + (kernel == 0).flatten(2).all(2).all(0).sum()) < 8
 
 

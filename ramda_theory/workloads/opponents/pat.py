@@ -42,7 +42,8 @@ class PAT(Opponent):
                     axis_of_groups(group["regularizer"], parameter)
                 group |= {"prox_type": "ProxGroupLasso", "group_type": "", "reg_lambda": group["regularizer"].weight}
         self._inner = AdamW(self.param_groups, lr=lr, weight_decay=0.0)
-        self._pruner = _pruner(self._inner)
+        # torchao's optimizer counts steps in the first regularized group, and cannot step without one.
+        self._pruner: Any = _pruner(self._inner) if any(True for _ in self.structured()) else self._inner
         self.state, self.param_groups = self._inner.state, self._inner.param_groups  # one of each for both
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

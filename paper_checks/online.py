@@ -21,6 +21,9 @@ ENOUGH = 300
 KINDS_OF_PROBLEM = {"planted": lambda name: "hard" not in name and "digits" not in name}
 KINDS_OF_PROBLEM |= {"hard": lambda name: "hard" in name, "digits": lambda name: "digits" in name}
 
+LABELS = {"planted": "planted", "hard": "planted, hard: condition number 10 to 100", "digits": "digits"}
+"""In the figure."""
+
 
 @cache
 def runs(quick: bool) -> list[dict[str, Any]]:
@@ -63,11 +66,12 @@ def judged(quick: bool, kind: str) -> Outcome:
         axis = figure.subplots()
         for index, (name, of) in enumerate(KINDS_OF_PROBLEM.items()):
             own = [row for row in rows if of(row["problem"]) and row["T0"] and row[kind] is not None]
-            look = {"color": line_style(index)["color"], "fillstyle": "none", "markersize": 3, "label": name}
+            look = {"color": line_style(index)["color"], "fillstyle": "none", "markersize": 3, "label": LABELS[name]}
             if own:
                 axis.loglog([row["T0"] for row in own], [row[kind] for row in own], "os^"[index], **look)
-        line = np.array([1, max((row["T0"] or 1) for row in rows)])
-        axis.plot(line, line, color="#8c8c8c", linewidth=0.8)
+        times = [row["T0"] for row in rows if row["T0"]]
+        line = np.array([min(times, default=1), max(times, default=1)])
+        axis.plot(line, line, color="#8c8c8c", linewidth=0.8, label="step = T0")
         axis.set(xlabel="T0", ylabel="step of the first fire")
         axis.legend()
     by_part = "; ".join(

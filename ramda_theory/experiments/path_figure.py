@@ -32,13 +32,15 @@ def plot_path(problem: Problem, found: RegularizationPath, path: str | Path) -> 
     weights = [row["weight"] for row in rows]
     sizes = np.array([piece_sizes(problem, point.certificate.point) for point in found.points])
     proved = np.array([row["verdict"].startswith("certified") for row in rows])
+    size, count = names(problem)
     with style():
         figure = new_figure(7.2, 5.4)
         top, bottom = figure.subplots(2, 2)
         top[0].plot(weights, sizes, color="#4c72b0", linewidth=0.6, alpha=0.7)
-        top[0].set(xscale="log", xlabel="lambda", ylabel="norm of each piece")
+        top[0].set(xscale="log", xlabel="lambda", ylabel=size)
         top[1].plot(weights, [row["pieces"] for row in rows], marker="o", markersize=3, **line_style(0))
-        top[1].set(xscale="log", xlabel="lambda", ylabel="nonzero pieces (rank)")
+        top[1].set(xscale="log", xlabel="lambda", ylabel=count)
+        top[1].yaxis.get_major_locator().set_params(integer=True)
         bottom[0].plot(weights, [max(row["margin"], 1e-6) for row in rows], marker="o", markersize=3, **line_style(1))
         bottom[0].set(xscale="log", yscale="log", xlabel="lambda", ylabel="nondegeneracy margin")
         gaps = np.array([row["gap"] for row in rows])
@@ -48,6 +50,16 @@ def plot_path(problem: Problem, found: RegularizationPath, path: str | Path) -> 
         bottom[1].set(xscale="log", yscale="log", xlabel="lambda", ylabel="bound on F - min F")
         bottom[1].legend()
     return save_png(figure, path)
+
+
+def names(problem: Problem) -> tuple[str, str]:
+    """What the sizes of the pieces, and the number of nonzero ones, are called."""
+    psi: Any = problem.regularizer
+    if psi.needs_matrix:
+        return "singular values", "rank"
+    if hasattr(psi, "group_norms"):
+        return "norm of each group", "nonzero groups"
+    return "size of each entry", "nonzero entries"
 
 
 def piece_sizes(problem: Problem, w: np.ndarray) -> np.ndarray:

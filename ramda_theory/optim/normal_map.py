@@ -11,7 +11,7 @@ from torch.optim.optimizer import ParamsT
 from ramda_theory.kernels import recurrences
 from ramda_theory.kernels.sharding import apply, local
 from ramda_theory.optim.base import StructuredOptimizer
-from ramda_theory.optim.options import COMMON, number
+from ramda_theory.optim.options import COMMON, check_parameter, number
 from ramda_theory.regularizers import Regularizer
 
 
@@ -69,6 +69,7 @@ class NormalMapSGD(StructuredOptimizer):
         super().__init__(params, defaults)
 
     def _initial_state(self, group: dict[str, Any], parameter: Tensor) -> dict[str, Tensor]:
+        check_parameter(parameter, group["regularizer"])  # who was put into the group has not been looked at
         state = super()._initial_state(group, parameter)
         psi, tau, w = group["regularizer"], group["prox_step"], local(state.get("w", parameter.detach()))
 

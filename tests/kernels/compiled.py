@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,12 @@ from ramda_theory.kernels.recurrences import MAX_OPTIONS
 from ramda_theory.kernels.rules import ADJACENT, COLUMNS, L1, MCP, NO_PSI, SCAD
 from ramda_theory.kernels.triton import entries, groups, numbers
 from ramda_theory.kernels.triton.layout import ENTRIES, members, split_shape, tile_shape, unaligned_shape
-from ramda_theory.kernels.triton.table import REGISTERS, REGISTERS_ALONE, TENSORS
+from ramda_theory.kernels.triton.table import REGISTERS, REGISTERS_ALONE, TENSORS, entry_options
 from ramda_theory.kernels.triton.translate import translated
 
-METHODS = (recurrences.RAMDA, recurrences.RMDA, recurrences.PROX_SGD, recurrences.PROX_ADAMW)
+METHODS = (
+    recurrences.RAMDA, recurrences.RMDA, recurrences.PROX_SGD, recurrences.PROX_ADAMW, recurrences.NORMAL_MAP,
+)  # fmt: skip
 TABLES = {"tiles": "*i64", "addresses": "*i64", "gradients": "*i64", "numbers": "*fp32"}
 MEETING = {"scratch": "*fp32", "meetings": "*i32"}
 SIZES = {
@@ -49,7 +51,7 @@ Variant = tuple[str, Any, dict[str, str], dict[str, Any], dict[str, Any]]
 
 
 def variants() -> Iterator[Variant]:
-    """All kernels with their default tiles: every method in float32, RAMDA and ProxAdamW in half precision too."""
+    """All kernels with their default tiles: every method in every precision, on aligned tensors and others."""
     for method in METHODS:
         yield (
             f"{method.name} numbers",
@@ -65,14 +67,9 @@ def variants() -> Iterator[Variant]:
             },
             {},
         )  # fmt: skip
-        for dtype in (tl.float32, tl.bfloat16, tl.float16):
-            if dtype != tl.float32 and method.name not in ("RAMDA", "ProxAdamW"):
-                continue
-            for aligned in (True, False):
-                if not aligned and (dtype != tl.float32 or method.name != "RAMDA"):
-                    continue
-                yield from of_method(method, dtype, aligned)
-    for dtype in (tl.float32, tl.float16):
+        for dtype, aligned in product((tl.float32, tl.bfloat16, tl.float16), (True, False)):
+            yield from of_method(method, dtype, aligned)
+    for dtype in (tl.float32, tl.bfloat16, tl.float16):
         types = {"tiles": "*i64", "gradients": "*i64", "found": "*i1"}
         yield f"look {dtype}", numbers.look, types, {"DTYPE": dtype, "BLOCK": ENTRIES}, {"num_warps": 8}
 
@@ -87,7 +84,7 @@ def of_method(method: Any, dtype: Any, aligned: bool) -> Iterator[Variant]:
     changing = {"CHANGING": method.changing}
     for word, rule in {"no psi": NO_PSI, "L1": L1, "MCP": MCP, "SCAD": SCAD}.items():
         constants = {**own, **changing, "RULE": rule, "BLOCK": ENTRIES}
-        yield f"{name} {word}", entries.step_entries, TABLES, constants, {"num_warps": 8}
+        yield f"{name} {word}", entries.step_entries, TABLES, constants, entry_options(rule, dtype)
     for word, (rule, sizes) in SIZES.items():
         shape = tile_shape(sizes)
         cut = {"RULE": rule, "SEVERAL": sizes[1] > 1 and sizes[3] > 1, "BM": shape.rows, "BN": shape.columns}
@@ -115,19 +112,18 @@ def figures(variant: Variant, architecture: int) -> dict[str, Any]:
     source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
     found = triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
     ptx = found.asm["ptx"]
-    assembler = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
-    target = re.search(r"\.target (\w+)", ptx).group(1)
-    with tempfile.NamedTemporaryFile("w", suffix=".ptx") as file:
-        file.write(ptx)
+    reader = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    with tempfile.NamedTemporaryFile("wb", suffix=".cubin") as file:
+        file.write(found.asm["cubin"])
         file.flush()
-        command = [str(assembler), f"-arch={target}", "-v", "-o", os.devnull, file.name]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        command = [str(reader), "--dump-resource-usage", file.name]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     return {
         "architecture": architecture,
         "variant": name,
         "kernel": kernel.fn.__name__,
-        "registers": max(map(int, re.findall(r"Used (\d+) registers", said))),
-        "spilled": sum(map(int, re.findall(r"(\d+) bytes spill (?:stores|loads)", said))),
+        "registers": max(map(int, re.findall(r"REG:(\d+)", said))),
+        "spilled": sum(map(int, re.findall(r"(?:STACK|LOCAL):(\d+)", said))),
         "float64": len(re.findall(r"\.f64", ptx)),
         "wide_loads": len(re.findall(r"ld\.global[.\w:]*\.v4", ptx)),
         "shared": found.metadata.shared,

@@ -25,11 +25,11 @@ from torch.testing._internal.common_optimizers import (
 from torch.testing._internal.common_utils import TestCase, parametrize
 from toy import CLASSES
 
-from ramda_theory.optim import RAMDA, ProxAdamW, StageSchedule
+from ramda_theory.optim import RAMDA, NormalMapSGD, ProxAdamW, StageSchedule
 from ramda_theory.regularizers import L1, MCP, GroupLasso, SparseGroupLasso
 from ramda_theory.subproblem import PolynomialTolerance, ProximalGradient
 
-MOMENTUM = tuple(cls for cls in CLASSES if cls is not ProxAdamW)
+MOMENTUM = tuple(cls for cls in CLASSES if cls not in (ProxAdamW, NormalMapSGD))
 SOLVING = (RAMDA, ProxAdamW)
 
 
@@ -53,6 +53,8 @@ def inputs(cls):
         }
         if cls in MOMENTUM:
             settings["without momentum"] = {"lr": 0.005, "momentum": 0.0, "regularizer": SparseGroupLasso(0.05, 0.5)}
+        if cls is NormalMapSGD:
+            settings["prox step"] = {"lr": 0.02, "prox_step": 0.5, "regularizer": SparseGroupLasso(0.05, 0.5)}
         if cls is ProxAdamW:
             settings["weight decay"] = {"lr": 0.02, "weight_decay": 0.1, "regularizer": GroupLasso(0.05)}
         if cls in SOLVING:
@@ -91,6 +93,8 @@ def errors(cls):
                 ({"momentum": 1.0}, ValueError, "momentum must be < 1, got 1.0"),
                 ({"momentum": -0.1}, ValueError, "momentum must be finite and >= 0"),
             ]
+        elif cls is NormalMapSGD:
+            bad += [({"prox_step": 0.0}, ValueError, "prox_step must be finite and > 0, got 0.0")]
         else:
             bad += [
                 ({"betas": (1.0, 0.9)}, ValueError, r"betas\[0\] must be < 1, got 1.0"),
@@ -133,6 +137,11 @@ def errors(cls):
     return of_device
 
 
+def has_momentum(optimizer):
+    """Whether there is one that a scheduler can change."""
+    return not isinstance(optimizer, NormalMapSGD)
+
+
 SCHEDULERS = {
     "StepLR": lambda o: lr_scheduler.StepLR(o, gamma=0.9, step_size=5),
     "MultiStepLR": lambda o: lr_scheduler.MultiStepLR(o, [5, 10]),
@@ -144,8 +153,8 @@ SCHEDULERS = {
     "CosineAnnealingWarmRestarts": lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 7),
     "LambdaLR": lambda o: lr_scheduler.LambdaLR(o, lambda epoch: 0.98**epoch),
     "MultiplicativeLR": lambda o: lr_scheduler.MultiplicativeLR(o, lambda epoch: 0.98),
-    "CyclicLR": lambda o: lr_scheduler.CyclicLR(o, 0.001, 0.01, step_size_up=5, cycle_momentum=True),
-    "OneCycleLR": lambda o: lr_scheduler.OneCycleLR(o, 0.02, total_steps=60),
+    "CyclicLR": lambda o: lr_scheduler.CyclicLR(o, 0.001, 0.01, step_size_up=5, cycle_momentum=has_momentum(o)),
+    "OneCycleLR": lambda o: lr_scheduler.OneCycleLR(o, 0.02, total_steps=60, cycle_momentum=has_momentum(o)),
     "ReduceLROnPlateau": lambda o: lr_scheduler.ReduceLROnPlateau(o),
     "SequentialLR": lambda o: lr_scheduler.SequentialLR(
         o, [lr_scheduler.ConstantLR(o, total_iters=2), lr_scheduler.ExponentialLR(o, 0.9)], milestones=[5]
@@ -229,7 +238,7 @@ class TestAcceptance(TestCase):
         fit = Fit(device, dtype)
         optimizer = optim_info.optim_cls([fit.weight])
         before = repr(optimizer)
-        for group in ({"lr": -1.0}, {"regularizer": GroupLasso(0.1, dims=(1,))}, {"max_iters": 3, "momentums": 2}):
+        for group in ({"lr": -1.0}, {"regularizer": GroupLasso(0.1, dims=(1,))}, {"maximise": True, "foreaches": 2}):
             with pytest.raises(ValueError):
                 optimizer.add_param_group({"params": [fit.bias], **group})
             self.assertEqual(repr(optimizer), before)

@@ -9,7 +9,7 @@ from torch import nn
 from toy import CLASSES, NoisyQuadratic, structured, train
 
 from ramda_theory import kernels
-from ramda_theory.optim import RAMDA, RMDA, ProxAdamW
+from ramda_theory.optim import RAMDA, RMDA, NormalMapSGD, ProxAdamW
 from ramda_theory.regularizers import L1, GroupLasso, NuclearNorm
 
 HALF = (torch.bfloat16, torch.float16)
@@ -116,9 +116,12 @@ def test_states_go_between_precisions(cls):
 
 
 @pytest.mark.parametrize("way", ["raise", "skip"])
-@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("cls", [cls for cls in CLASSES if cls is not NormalMapSGD])
 def test_weights_changed_from_outside_count(cls, way):
-    """An entry set by hand overrules the float32 copy; the others keep what rounding hides."""
+    """An entry set by hand overrules the float32 copy; the others keep what rounding hides.
+
+    NormalMapSGD's W is the proximal point of its state, whatever it was before.
+    """
     gradients = gradients_of(torch.bfloat16, 12)
     parameter = NoisyQuadratic().parameter(torch.bfloat16)
     optimizer = cls([parameter], lr=0.01, on_nonfinite=way)

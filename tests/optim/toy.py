@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from ramda_theory.optim import RAMDA, RMDA, ProxAdamW, ProxSGD
+from ramda_theory.optim import RAMDA, RMDA, NormalMapSGD, ProxAdamW, ProxSGD
 
-CLASSES = (RAMDA, RMDA, ProxSGD, ProxAdamW)
+CLASSES = (RAMDA, RMDA, ProxSGD, ProxAdamW, NormalMapSGD)
 
 
 class NoisyQuadratic:

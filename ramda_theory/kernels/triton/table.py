@@ -15,7 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ramda_theory.kernels.recurrences import MAX_OPTIONS, Recurrence
-from ramda_theory.kernels.rules import is_grouped
+from ramda_theory.kernels.rules import MCP, is_grouped
 from ramda_theory.kernels.triton import entries, groups, numbers, support
 from ramda_theory.kernels.triton.layout import (
     ENTRIES,
@@ -97,7 +97,8 @@ class Launch:
         told = self._tiles, addresses, gradients, row_numbers
         changing = {"CHANGING": self._changing}
         if self._shape is None:
-            entries.step_entries[(self._count,)](*told, **self._weights, **changing, BLOCK=ENTRIES, num_warps=8)
+            options = entry_options(self._weights["RULE"], self._weights["DTYPE"])
+            entries.step_entries[(self._count,)](*told, **self._weights, **changing, BLOCK=ENTRIES, **options)
             return
         launch = {"num_warps": self._shape.warps}
         meeting = self._scratch, self._meetings
@@ -121,6 +122,12 @@ REGISTERS = 128
 
 REGISTERS_ALONE = 168
 """Of a thread at most, where one program takes a group by itself: to leave room for more it would have to spill."""
+
+
+def entry_options(rule: int, dtype: Any) -> dict[str, Any]:
+    """Options of the compiler where entries are stepped."""
+    # For MCP in half precision it would use 80 registers, and spill.
+    return {"num_warps": 8} | ({"maxnreg": REGISTERS} if rule == MCP and dtype != tl.float32 else {})
 
 
 def resident(device: torch.device, shape: Shape) -> int:

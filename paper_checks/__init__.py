@@ -20,6 +20,7 @@ MODULES: tuple[str, ...] = (
     "certificates",
     "online",
     "second_phases",
+    "settled",
     "table_1",
     "table_2",
     "table_7",

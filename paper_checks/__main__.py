@@ -43,6 +43,7 @@ def run_checks(checks: Sequence[Check], quick: bool, out: Path | None) -> list[d
                 "criterion": item.criterion,
                 "verdict": verdict,
                 "expected": item.expected,
+                "fault": item.fault,
                 "reason": reason,
                 "figures": [path.name for path in files],
                 "seconds": round(time.process_time() - clock, 1),
@@ -98,6 +99,9 @@ def readme(results: Sequence[dict[str, Any]], command: str) -> str:
         cells = (result["claim"], result["kind"], result["criterion"], result["reason"], f"**{result['verdict']}**")
         text = " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells)
         lines.append(f"| `{result['id']}` | {text} |")
+    faults = [f"- `{result['id']}`: {result['fault']}" for result in results if result["fault"]]
+    if faults:
+        lines += ["", "## What is at fault where a check fails", "", *faults]
     return "\n".join(lines) + "\n"
 
 

@@ -55,6 +55,8 @@ class Check:
         The verdict of the last full run; another one makes the command fail.
     measure : callable
         ``measure(quick)`` runs it.
+    fault : str
+        Where the verdict is "fails": whether the claim, the setting or the method is at fault, with the measurement.
     """
 
     id: str
@@ -63,6 +65,7 @@ class Check:
     criterion: str
     expected: Verdict
     measure: Callable[[bool], Outcome]
+    fault: str = ""
 
     def run(self, quick: bool, out: Path | None) -> tuple[Outcome, list[Path]]:
         """Measure, and write the figures into ``out`` as PNG."""
@@ -71,7 +74,7 @@ class Check:
         return outcome, [save_png(figure, f"{out}/{name}") for name, figure in drawn.items()]
 
 
-def check(id: str, *, claim: str, kind: Kind, criterion: str, expected: Verdict = "holds"):
+def check(id: str, *, claim: str, kind: Kind, criterion: str, expected: Verdict = "holds", fault: str = ""):
     """Make a check of the decorated ``measure(quick)``, whose docstring must have the `SECTIONS` in order."""
 
     def wrap(measure: Callable[[bool], Outcome]) -> Check:
@@ -81,6 +84,6 @@ def check(id: str, *, claim: str, kind: Kind, criterion: str, expected: Verdict 
             raise ValueError(
                 f"the docstring of {measure.__name__} must have the sections {', '.join(SECTIONS)}, in order"
             )
-        return Check(id, claim, kind, criterion, expected, measure)
+        return Check(id, claim, kind, criterion, expected, measure, fault)
 
     return wrap

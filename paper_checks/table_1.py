@@ -188,6 +188,8 @@ def quality(quick: bool) -> Outcome:
     kind="upper bound",
     criterion="fitted exponent of RAMDA's residual of (7) in t below -1/2 on both problems",
     expected="fails",
+    fault="the method: the stopping rule bounds the decrease of Q_t/alpha_t, so residuals of Q_t grow with alpha_t "
+    "(t^0.61); over alpha_t, which is what (20) needs, they fall (t^-0.89).",
 )
 def condition_8(quick: bool) -> Outcome:
     """Problem: longer runs of table_1_quality with early stopping.

@@ -72,6 +72,8 @@ def shown_figure(quick: bool) -> Any:
     criterion="means over three seeds: low-rank level of W of RMDA and of RAMDA at least that of both rivals, test "
     "accuracy at most 1 point below the best of the four",
     expected="fails",
+    fault="the setting: one small network, tuned on one seed: ProxGen's chosen setting has 96.7 % accuracy there and "
+    "10.0 and 60.4 % on the others, where its level of low rank says nothing.",
 )
 def low_rank(quick: bool) -> Outcome:
     """Problem: 64-64-32-16-10 perceptron on digits, a nuclear norm per weight matrix; quick: 12 epochs, one seed.

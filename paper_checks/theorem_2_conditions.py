@@ -114,6 +114,8 @@ def noise(quick: bool) -> Outcome:
     kind="qualitative",
     criterion="for eps_t = 0.1 or 1 the bound (28) stops falling: its power of t is not below 0 by its 95 % range",
     expected="fails",
+    fault="the claim: (8) is sufficient, not necessary: constant tolerances of 0.1 and 1 leave the bound falling like "
+    "t^-0.29 and t^-0.37; what breaks it is eps_t ~ alpha_t, against (20).",
 )
 def tolerance(quick: bool) -> Outcome:
     """Problem: as in theorem_2_limits, with eps_t = 0.1 t^(-0.6), constant eps_t, and eps_t = 0.05 alpha_t.

@@ -237,3 +237,36 @@ def test_bad_arguments(tmp_path):
             checkpoint=tmp_path / "x.npz",
             second_phase=SecondPhase(),
         )
+
+
+def test_a_confirmed_statement_is_withheld_where_the_samples_contradict_it():
+    """A run whose gradients are all off by the same error: the statistic believes them, the confirmation does not."""
+    problem = lasso(margin=0.1, seed=1)
+    psi, best = problem.regularizer, problem.solution()
+    ratios = np.abs(problem.gradient(best.point)) / psi.weight
+    piece = int(np.argmax(np.where(best.point == 0, ratios, 0)))
+    error = np.zeros_like(best.point)
+    error[piece] = 0.3 * psi.weight * np.sign(problem.gradient(best.point)[piece])
+    shifted = proximal_point(problem, error)
+    assert psi.structure(shifted) != best.structure
+    plain, confirmed = OnlineCertificate(problem, 5), OnlineCertificate(problem, 5, confirm=True)
+    for step in range(1, 41):
+        for online in (plain, confirmed):
+            online.observe(step, shifted, problem.gradient(shifted) + error, shifted)
+    assert plain.holds and plain.passes == 8
+    assert not confirmed.holds and confirmed.fired_at is None and confirmed.state[piece] == "undecided"
+    assert np.count_nonzero(confirmed.state == "undecided") <= 2
+    for step in range(1, 41):
+        confirmed.observe(40 + step, best.point, problem.gradient(best.point), best.point)
+    assert confirmed.holds
+    before = confirmed.passes
+    confirmed.observe(81, best.point, problem.gradient(best.point), best.point)
+    assert confirmed.passes == before  # a structure is confirmed once
+
+
+def proximal_point(problem, error):
+    """The minimiser of F + <error, w>, by proximal gradient steps."""
+    w, step = problem.initial, 1.0 / problem.lipschitz
+    for _ in range(20_000):
+        w = problem.regularizer.prox(w - step * (problem.gradient(w) + error), step)
+    return w

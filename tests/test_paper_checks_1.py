@@ -59,6 +59,14 @@ def test_every_check_says_what_it_is():
         assert item.kind in ("tight", "upper bound", "lower bound", "qualitative")
         assert item.expected in ("holds", "fails", "not decided")
         assert item.claim and item.criterion
+        named = item.fault.startswith(("the claim: ", "the setting: ", "the method: "))
+        assert named if item.expected == "fails" else not item.fault, item.id
+
+
+def test_the_table_of_verdicts_says_what_is_at_fault():
+    lines = (command.README).read_text(encoding="utf-8").splitlines()
+    for item in all_checks():
+        assert (f"- `{item.id}`: {item.fault}" in lines) == (item.expected == "fails"), item.id
 
 
 def test_a_docstring_out_of_order_is_refused():

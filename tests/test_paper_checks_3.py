@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from paper_checks import low_rank_runs, online, table_7, table_8
+from paper_checks import low_rank_runs, online, settled, table_7, table_8
 from paper_checks.low_rank_runs import Trained
 from paper_checks.paper_tables import LOGISTIC_REGRESSION, NUCLEAR_NORM, OURS, beside, leads, means, summary
 
@@ -220,3 +220,17 @@ def test_late_or_rare_statements_fail(monkeypatch):
     for rows in (late, rare):
         monkeypatch.setattr(online, "runs", lambda quick, rows=rows: rows)
         assert online.judged(False, "statistic").verdict == "fails"
+
+
+# -- settled groups --------------------------------------------------------------------------------------------------
+
+
+def test_statements_are_compared_with_the_end_of_the_run(monkeypatch):
+    monkeypatch.setattr(settled, "EPOCHS", 8)
+    monkeypatch.setattr(settled, "EVERY", 2)
+    found = settled.watched({"optimizer": "ProxSGD", "model": "mlp", "weight": 1e-3, "milestones": (8,)}, 0)
+    assert [row["epoch"] for row in found["rows"]] == [2, 4, 6] and found["batches"] == 3 * 16
+    assert all(row["zero"] + row["nonzero"] == 0 for row in found["rows"][:2])
+    last = found["rows"][2]
+    assert 0 < last["zero"] + last["nonzero"] <= last["groups"] == 576
+    assert last["zero, wrong"] <= last["zero"] and last["nonzero, wrong"] <= last["nonzero"]

@@ -56,7 +56,7 @@ def write_images(folder: Path, sizes=((40, 50), (64, 64), (50, 40))) -> Path:
 def write_wikitext(folder: Path) -> Path:
     place = folder / "wikitext-103"
     place.mkdir()
-    for name, text in (("train", "a b b c <unk>\n b a\n" * 200), ("valid", "b d\n" * 80), ("test", "c a\n" * 80)):
+    for name, text in (("train", "a b b c <unk>\n b a\n" * 300), ("valid", "b d\n" * 80), ("test", "c a\n" * 80)):
         (place / f"wiki.{name}.tokens").write_text(text, encoding="utf-8")
     return folder
 

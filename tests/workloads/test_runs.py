@@ -321,6 +321,23 @@ def test_a_contest_tunes_alike_repeats_nothing_and_draws_a_figure(tmp_path, caps
     assert capsys.readouterr().out == printed
 
 
+@pytest.mark.slow
+def test_a_table_of_the_paper_is_shown_beside_what_is_measured(tmp_path, capsys, monkeypatch):
+    from paper_checks import networks
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    (tmp_path / "data").mkdir()
+    files.write_wikitext(tmp_path / "data")
+    command = ["table_4", "--limit-batches", "1", "--seeds", "0", "--data", str(tmp_path / "data")]
+    assert networks.main([*command, "--out", str(tmp_path / "out")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "table_4: transformer-xl-wikitext103, scaled"
+    assert [line.split()[0] for line in lines[3:8]] == list(networks.TABLES["table_4"].published)
+    found = json.loads((tmp_path / "out" / "table_4" / "table_4.json").read_text())["data"]
+    assert len(found["rows"]) == 5 and found["paper"]["RAMDA"] == [26.97, 36.2]
+    assert all(len(row["tried"]) == (1 if row["optimizer"] == "AdamW" else 3) for row in found["rows"])
+
+
 def test_the_most_structured_run_that_is_good_enough_is_chosen():
     from ramda_theory.experiments.workload import WorkloadResult
     from ramda_theory.experiments.workload_compare import tuned

@@ -26,11 +26,16 @@ SETTINGS = {
 }
 SCALED = {
     "RAMDA": Settings(1e-2, 1e-1, 3e-4),
-    "RMDA": Settings(1e-1, 1e-1, 3e-4),
-    "ProxSGD": Settings(1e-1, 0.1, 3e-4),
+    "RMDA": Settings(1e-1, 1e-1, 3e-3),
+    "ProxSGD": Settings(1e-1, 0.1, 3e-3),
     "ProxAdamW": Settings(1e-3, weight=3e-4),
+    "NormalMapSGD": Settings(1e-1, weight=3e-3),
+    "DGating": Settings(5e-2, weight=3e-3),
+    "PAT": Settings(1e-3, weight=1e-1),
+    "MSGD": Settings(1e-1, 0.1),
 }
-"""Chosen for a few epochs, where the paper's small weights have no time to act."""
+"""Chosen for a few epochs, where the paper's small weights have no time to act: what a method takes off a group's norm in
+an epoch is to be of the size of the norm."""
 
 
 def network(data: Data, scaled: bool) -> nn.Module:

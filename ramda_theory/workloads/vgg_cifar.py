@@ -34,8 +34,8 @@ SCALED = {
     "PAT": Settings(1e-3, weight=1e-1),
     "MSGD": Settings(1e-1, 0.1),
 }
-"""Chosen for a few epochs, where the paper's small weights have no time to act: what a method takes off a group's norm in
-an epoch is to be of the size of the norm."""
+"""Chosen for a few epochs, where the paper's small weights have no time to act: what a method takes off the norm of a
+group in an epoch is to be of the size of that norm."""
 
 
 def network(data: Data, scaled: bool) -> nn.Module:

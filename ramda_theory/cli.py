@@ -364,7 +364,7 @@ def compare_workloads(plan: Any, arguments: argparse.Namespace, command: str) ->
     )
     workload = find_workload(plan.workload, plan.size)
     print(workload_compare.table(rows, workload.metric))
-    say_written(arguments.out, "compare")
+    say_written(arguments.out, contest.name)
     return 0
 
 

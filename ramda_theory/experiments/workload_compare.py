@@ -58,6 +58,11 @@ class Contest:
     data: Path | None = None
     device: str = "auto"
 
+    @property
+    def name(self) -> str:
+        """Of the figure and its record."""
+        return f"compare_{self.plan.stem.replace('-', '_')}"
+
     def grid(self, workload: Workload) -> list[Plan]:
         """The runs that tune the weights, one per optimizer that has none; runs with more structure come last."""
         base = replace(self.plan, seed=integers("seeds", self.seeds)[0])
@@ -100,8 +105,8 @@ def compare_workload(
     ----------
     contest : Contest
     out : path
-        Folder for ``compare.json``, ``compare.png`` and, in ``runs``, a folder per run; finished runs found there are
-        not repeated, unfinished ones go on.
+        Folder for ``compare_WORKLOAD.json`` and ``.png`` and, in ``runs``, a folder per run; finished runs found there
+        are not repeated, unfinished ones go on.
     jobs : int, optional
         Runs at a time, one thread each; by default as many as there are processors.
     progress : bool
@@ -126,8 +131,8 @@ def compare_workload(
 
     tuning = [{"plan": asdict(result.plan), "final": result.final} for result in first]
     data = {"tuning": tuning, "rows": rows, "metric": workload.metric, "level": level_of(results)}
-    record_figure(out, "compare", command=command, seeds=list(contest.seeds), data=data)
-    plot_contest(data, Path(out) / "compare")
+    record_figure(out, contest.name, command=command, seeds=list(contest.seeds), data=data)
+    plot_contest(data, Path(out) / contest.name)
     return rows
 
 

@@ -105,12 +105,16 @@ class Plan:
         )
 
     @property
+    def stem(self) -> str:
+        """The workload's name, or its file's without folder and suffix."""
+        return Path(self.workload).stem if self.workload.endswith(".py") else self.workload
+
+    @property
     def name(self) -> str:
         """Short, unique among runs that differ in optimizer, weight, lr and seed."""
-        stem = Path(self.workload).stem if self.workload.endswith(".py") else self.workload
         lr = "" if self.lr is None else f"-lr{self.lr:g}"
         weight = "" if self.weight is None else f"-{self.weight:g}"
-        return f"{stem}-{self.optimizer}{lr}{weight}-seed{self.seed}"
+        return f"{self.stem}-{self.optimizer}{lr}{weight}-seed{self.seed}"
 
 
 @dataclass

@@ -310,12 +310,12 @@ def test_a_contest_tunes_alike_repeats_nothing_and_draws_a_figure(tmp_path, caps
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
     assert main(command) == 0
     printed = capsys.readouterr().out
-    rows = json.loads((tmp_path / "compare.json").read_text())["data"]["rows"]
+    rows = json.loads((tmp_path / "compare_toy_workload.json").read_text())["data"]["rows"]
     assert [row["optimizer"] for row in rows] == ["RAMDA", "DGating", "PrunedAdamW", "AdamW"]
     assert rows[0]["tried"] == [3e-4, 1e-3, 3e-3] and rows[2]["tried"] == [0.3, 0.5, 0.7] and rows[3]["tried"] == [0.0]
     assert all([run["plan"]["seed"] for run in row["runs"]] == [0, 1] for row in rows)
     assert rows[2]["level"]["mean"] >= rows[2]["weight"] - 1e-9
-    assert (tmp_path / "compare.png").stat().st_size > 5_000
+    assert (tmp_path / "compare_toy_workload.png").stat().st_size > 5_000
     monkeypatch.setattr(workload_compare, "train_workload", None)
     assert main(command) == 0
     assert capsys.readouterr().out == printed

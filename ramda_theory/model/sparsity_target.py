@@ -22,8 +22,13 @@ class SparsityTarget:
     r"""Steer the regularizer's weight until a wanted share of the entries lies in zero groups.
 
     Every ``every`` steps the weighted group sparsity s of w_hat (of w, where an optimizer does not average) is
-    measured.  RAMDA and RMDA solve their present subproblem again with other weights, by bisection between exp(-r) and
-    exp(r) times the present one; for the others the weight is multiplied by
+    measured.  With RAMDA and RMDA the weight whose w_hat has the wanted sparsity is found, between exp(-r) and exp(r)
+    times the present one.  For `GroupLasso` it is a quantile: a group of the solution of (4) is zero if and only if
+
+    .. math:: \lVert (P W^0 - V)_g \rVert \le \alpha \lambda \sqrt{n_g}.
+
+    For other psi the present subproblem is solved again with other weights.  For the other optimizers the weight is
+    multiplied by
 
     .. math:: \exp\bigl(\mathrm{clip}(g\,(s^\star - s - h\,\Delta s),\, -r,\, r)\bigr),
 
@@ -41,7 +46,8 @@ class SparsityTarget:
         The wanted weighted group sparsity, in (0, 1).  A sequence has one per parameter group, None for those that are
         left alone: `structured_param_groups` makes a group per kind of layer.
     every : int
-        Steps between measurements.  A measurement computes w_hat, and up to six times more off the target.
+        Steps between measurements.  With RAMDA, RMDA and another psi than `GroupLasso` a measurement solves for w_hat,
+        and up to six times more off the target.
     settle : int
         Steps of a stage before the first measurement.
     gain, horizon, rate : float
@@ -121,8 +127,12 @@ class SparsityTarget:
         -------
         list of float
         """
-        pieces = dict(self._points())
-        return [self._share(indices, pieces) for _, indices in self._parts]
+        known = [self._critical_factors(indices) for _, indices in self._parts]
+        pieces = dict(self._points()) if None in known else {}
+        return [
+            self._share(indices, pieces) if factors is None else share_below(*factors)
+            for factors, (_, indices) in zip(known, self._parts, strict=True)
+        ]
 
     def step(self) -> None:
         """Count a step of the optimizer, to be called after it and before the schedule's; steer where one is due.
@@ -145,11 +155,34 @@ class SparsityTarget:
             change = 0.0 if before is None else share - before
             if abs(target - share) <= self.tolerance:
                 continue
-            if hasattr(self.optimizer, "stage_is_fresh"):
+            if (factors := self._critical_factors(indices)) is not None:
+                self._multiply(indices, math.exp(min(max(log_quantile(*factors, target), -self.rate), self.rate)))
+            elif hasattr(self.optimizer, "stage_is_fresh"):
                 self._search(target, indices)
             else:
                 wish = self.gain * (target - share - self.horizon * change)
                 self._multiply(indices, math.exp(min(max(wish, -self.rate), self.rate)))
+
+    def _critical_factors(self, indices: list[int]) -> tuple[Tensor, Tensor] | None:
+        """By what the weights had to be multiplied for each group of w_hat to become zero, and the groups' sizes.
+
+        None where that is not known: for another psi than the group LASSO, or before the first step of a stage.
+        """
+        pull = getattr(self.optimizer, "_pull_from_zero", None)
+        factors, sizes = [], []
+        for i in indices:
+            group = self.optimizer.param_groups[i]
+            psi = group["regularizer"]
+            if pull is None or not psi.sum_of_group_norms:
+                return None
+            for parameter in group["params"]:
+                with torch.no_grad():
+                    pulled = pull(group, parameter)
+                if pulled is None:
+                    return None
+                factors.append(psi.piece_sizes(pulled, pulled)[1])
+                sizes.append(psi.groups(pulled).total(torch, torch.ones_like(pulled)).reshape(-1))
+        return torch.cat(factors), torch.cat(sizes)
 
     def _search(self, target: float, indices: list[int]) -> None:
         """Bisect the factor, between exp(-rate) and exp(rate): w_hat is solved for again with every weight tried."""
@@ -236,6 +269,21 @@ class SparsityTarget:
             raise ValueError(f"state must have a count of at least 0 and {len(own)} measurements, got {state_dict!r}")
         self._count = count
         self._before = [None if each is None else real("before", each, minimum=0.0) for each in before]
+
+
+def share_below(factors: Tensor, sizes: Tensor) -> float:
+    """Share of the entries in groups whose factor is at most 1: those that are zero now."""
+    return float(sizes[factors <= 1.0].sum() / sizes.sum())
+
+
+def log_quantile(factors: Tensor, sizes: Tensor, share: float) -> float:
+    """The log of a factor of the weights at which the share of the entries in zero groups is nearest to the wanted."""
+    order = torch.argsort(factors)
+    reached = torch.cumsum(sizes[order], 0) / sizes.sum()
+    last = int(torch.argmin((reached - share).abs()))
+    logs = factors[order].clamp(min=1e-30).log()
+    following = logs[min(last + 1, len(logs) - 1)]
+    return float(0.5 * (logs[last] + following))
 
 
 def real_share(value: Any) -> float:

@@ -41,13 +41,26 @@ class DualAveraging(StructuredOptimizer):
         return bool(steps) and (steps == {0} or (self._kept_steps > 0 and steps == {self._kept_steps}))
 
     def _structured_piece(self, group: dict[str, Any], parameter: Tensor) -> Tensor | None:
-        state = self.state[parameter]
-        if not state["weight_sum"] > 0:
+        work = self._work_of(group, parameter)
+        return None if work is None else eager.structured_point(self._recurrence, work)[0]
+
+    def _pull_from_zero(self, group: dict[str, Any], parameter: Tensor) -> Tensor | None:
+        """(P W^0 - V) / alpha of this process's piece: where it is in d psi(0), What is zero; None before a step."""
+        work = self._work_of(group, parameter)
+        if work is None:
+            return None
+        base, linear, diag = eager.present_subproblem(self._recurrence, work)
+        pull: Tensor = diag * base - linear
+        return pull.double() / work.weight_sums[0].to(base.device)
+
+    def _work_of(self, group: dict[str, Any], parameter: Tensor) -> Work | None:
+        """What belongs to one parameter; None before the first step of a stage."""
+        state = self.state.get(parameter)
+        if not state or not state["weight_sum"] > 0:
             return None
         arrays = [[state[key]] for key in self._recurrence.arrays]
         w = state.get("w", parameter)
-        work = Work(group, [parameter], [], [w], arrays, [state["step"]], [state["weight_sum"]], [state])
-        return eager.structured_point(self._recurrence, work)[0]
+        return Work(group, [parameter], [], [w], arrays, [state["step"]], [state["weight_sum"]], [state])
 
     def _joint_pieces(self, group: dict[str, Any]) -> Iterator[tuple[Tensor, Tensor]]:
         params = [parameter for parameter in group["params"] if self.state.get(parameter)]

@@ -149,16 +149,24 @@ def structured_point(recurrence: Recurrence, work: Work) -> list[Tensor]:
         return joint_minimizer(*whole, scale, weights, proximal=proximal, t=t, options=work.options)
     for i, parameter in enumerate(work.params):
         one = work.select([i])
-        t = scalar(one.steps[0], on_host) * 1.0
-        _, _, numbers = recurrence.numbers(t, 0.0, _options(recurrence, work.options, on_host))
+        base, linear, diag = present_subproblem(recurrence, one)
+        t, scale = scalar(one.steps[0], on_host) * 1.0, scalar(one.weight_sums[0], on_host)
         w = local(one.weights[0])
-        state = [[local(array[0])] for array in one.arrays]
-        _, _, base, linear, diag = _prologue(recurrence, [torch.zeros_like(w)], [w], state, numbers)
-        scale = scalar(one.weight_sums[0], on_host)
         about = {"proximal": not recurrence.metric, "parameter": parameter, "start": w, "t": t, "options": work.options}
         warm = WarmStart(one.states[0], keep=False) if one.states else None
         points.append(minimizer(base, linear, diag, scale, **about, warm=warm))
     return points
+
+
+def present_subproblem(recurrence: Recurrence, one: Work) -> tuple[Tensor, Tensor, Any]:
+    """Base, linear term and metric of a parameter's subproblem as its state has them: those of a zero gradient."""
+    on_host = host_scalars(one.options, one.steps)
+    t = scalar(one.steps[0], on_host) * 1.0
+    _, _, numbers = recurrence.numbers(t, 0.0, _options(recurrence, one.options, on_host))
+    w = local(one.weights[0])
+    state = [[local(array[0])] for array in one.arrays]
+    _, _, base, linear, diag = _prologue(recurrence, [torch.zeros_like(w)], [w], state, numbers)
+    return base, linear, diag
 
 
 def _options(recurrence: Recurrence, options: dict[str, Any], on_host: bool) -> tuple[Any, ...]:

@@ -89,7 +89,7 @@ class OnlineCertificate:
     window: int = 5
     threshold: float = 4.0
     proof: bool = False
-    confirm: bool = False
+    confirm: bool = True
     fired_at: int | None = field(default=None, init=False)
     holds: bool = field(default=False, init=False)
     proposal: np.ndarray | None = field(default=None, init=False)

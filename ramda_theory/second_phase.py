@@ -51,6 +51,11 @@ class SecondPhase:
     ------
     TypeError, ValueError
         If an argument is out of its range.
+
+    Notes
+    -----
+    It does not pay where passes over all samples are affordable: proximal Newton from zero solves the digits in eight
+    passes (`certify`), and a proof beside the run has the solution by the time the phase may begin.
     """
 
     kind: Kind = "frozen"

@@ -29,6 +29,8 @@ SHARES = (0.3, 0.5, 0.7)
 """The shares that magnitude pruning is tried with."""
 THRESHOLDS = (0.01, 0.03, 0.1)
 """The weights that Bregman iterations are tried with: a weight is a threshold on the dual variable there."""
+EXTENSIONS = 4
+"""Larger weights that are tried at most."""
 MARGIN = 0.02
 """A run is good enough if its validation metric is within this share of the best of all runs."""
 
@@ -99,7 +101,8 @@ def compare_workload(
     """Tune every optimizer's weight on the first seed's validation data, then run all seeds.
 
     The rule is the same for all: of an optimizer's runs whose validation metric is within `MARGIN` of the best of all
-    runs of all optimizers, the one with the most structure; if none is, its best.
+    runs of all optimizers, the one with the most structure; if none is, its best.  While an optimizer's largest weight
+    is good enough, a larger one is tried (`wider`).
 
     Parameters
     ----------
@@ -121,6 +124,9 @@ def compare_workload(
     workload = find_workload(contest.plan.workload, contest.plan.size)
     run = partial(run_or_load, out=Path(out), data=contest.data, device=contest.device)
     first = run_all([plan.settled(workload) for plan in contest.grid(workload)], run, jobs, progress, "tuning")
+    for _ in range(EXTENSIONS):
+        further = wider(first, workload.higher_is_better)
+        first += run_all(further, run, jobs, progress, "tuning")
     chosen = tuned(first, workload.higher_is_better)
     others = [replace(plan, seed=seed) for plan in chosen for seed in contest.seeds]
     results = run_all(others, run, jobs, progress, "seeds")
@@ -136,16 +142,36 @@ def compare_workload(
     return rows
 
 
+def good_enough(results: Sequence[WorkloadResult], higher_is_better: bool) -> list[WorkloadResult]:
+    """The runs whose validation metric is within `MARGIN` of the best of all."""
+    sign = 1.0 if higher_is_better else -1.0
+    best = max(sign * result.final["validation"] for result in results)
+    return [result for result in results if sign * result.final["validation"] >= best - MARGIN * abs(best)]
+
+
+def wider(results: Sequence[WorkloadResult], higher_is_better: bool) -> list[Plan]:
+    """For every optimizer whose largest weight is good enough three times that; of a share, half of the rest more."""
+    plans = []
+    good = good_enough(results, higher_is_better)
+    for name in dict.fromkeys(result.plan.optimizer for result in results):
+        largest = max((result for result in results if result.plan.optimizer == name), key=lambda one: one.plan.weight)
+        weight = largest.plan.weight
+        if weight and largest in good:
+            further = 1.0 - 0.5 * (1.0 - weight) if name.startswith("Pruned") else float(f"{3.0 * weight:.3g}")
+            plans.append(replace(largest.plan, weight=further))
+    return plans
+
+
 def tuned(results: Sequence[WorkloadResult], higher_is_better: bool) -> list[Plan]:
     """For every optimizer the plan with the most structure among those that are good enough."""
     sign = 1.0 if higher_is_better else -1.0
-    best = max(sign * result.final["validation"] for result in results)
+    good = good_enough(results, higher_is_better)
     chosen = []
     for name in dict.fromkeys(result.plan.optimizer for result in results):
         own = [result for result in results if result.plan.optimizer == name]
-        good = [result for result in own if sign * result.final["validation"] >= best - MARGIN * abs(best)]
-        if good:
-            chosen.append(max(good, key=lambda result: result.final.get("level", 0.0)).plan)
+        fit = [result for result in own if result in good]
+        if fit:
+            chosen.append(max(fit, key=lambda result: result.final.get("level", 0.0)).plan)
         else:
             chosen.append(max(own, key=lambda result: sign * result.final["validation"]).plan)
     return chosen

@@ -95,11 +95,6 @@ def judged(quick: bool, kind: str) -> Outcome:
     claim="A statement by the model statistic is never wrong, and comes soon after T0 (ours)",
     kind="qualitative",
     criterion="at least 300 fires, none on a wrong support; fires in 80 % of the identified runs, median <= 1.2 T0",
-    expected="fails",
-    fault="the method: in both wrong runs the mean gradient of an epoch is 3 to 9 % of a bound off the full gradient "
-    "at the mean point, to one side over a window, and the one piece stated wrongly has margins of 5 and 2 %: an "
-    "error that outlasts the window. With the full gradient once before firing (OnlineCertificate(confirm=True)) "
-    "neither fires; the other 466 fires were not run again with it.",
 )
 def statistic(quick: bool) -> Outcome:
     """Problem: planted LASSO and group LASSO, margins 0.5 to 0.02, condition numbers to 100, batches 5 to 20; digits.

@@ -25,7 +25,7 @@ SETTINGS = {
     },
 }
 SCALED = {
-    "RAMDA": Settings(1e-2, 1e-1, 3e-4),
+    "RAMDA": Settings(1e-2, 1e-1, 4.5e-4),
     "RMDA": Settings(1e-1, 1e-1, 3e-3),
     "ProxSGD": Settings(1e-1, 0.1, 3e-3),
     "ProxAdamW": Settings(1e-3, weight=3e-4),
@@ -34,8 +34,8 @@ SCALED = {
     "PAT": Settings(1e-3, weight=1e-1),
     "MSGD": Settings(1e-1, 0.1),
 }
-"""Chosen for a few epochs, where the paper's small weights have no time to act: what a method takes off the norm of a
-group in an epoch is to be of the size of that norm."""
+"""For a few epochs, where the paper's small weights have no time to act.  RAMDA's weight and the milestones are the best
+of five settings on the validation images of one seed; the other weights are where structure begins to appear."""
 
 
 def network(data: Data, scaled: bool) -> nn.Module:
@@ -58,8 +58,8 @@ def workload(size: str, data_set: str) -> Workload:
         score=right_answers,
         why="convolutions by input channel, the linear layer by input: a channel that no filter reads need not be made",
         settings=SCALED if scaled else SETTINGS[data_set],
-        epochs=5 if scaled else 1000,
-        milestones=(2, 3) if scaled else (200, 400, 600, 800),
+        epochs=12 if scaled else 1000,
+        milestones=(2, 5, 9) if scaled else (200, 400, 600, 800),
         cost="146,000 weights" if scaled else "20.0 million weights; 24 to 26 s per epoch on a V100 in its Table 2",
         needs_data=data_set,
     )

@@ -34,8 +34,8 @@ SCALED = {
     "PAT": Settings(1e-3, weight=1e-1),
     "MSGD": Settings(1e-1, 0.1),
 }
-"""For a few epochs, where the paper's small weights have no time to act.  RAMDA's weight and the milestones are the best
-of five settings on the validation images of one seed; the other weights are where structure begins to appear."""
+"""For a few epochs, where the paper's small weights have no time to act.  RAMDA's weight and the milestones are the
+best of five settings on the validation images of one seed; the other weights are where structure begins to appear."""
 
 
 def network(data: Data, scaled: bool) -> nn.Module:

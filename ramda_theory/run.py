@@ -164,7 +164,10 @@ def run(
                 record.structures_hat.append(hat)
                 record.structures_w.append(averaged)
                 if phase is not None:
-                    phase = phase if phase.sound else None
+                    if not phase.sound:
+                        phase = None
+                        assert online is not None
+                        online.withdraw()
                 elif online is not None:
                     holds = online.observe(t, begun.query, gradient, after.w_hat)
                     if holds and second_phase is not None and online.proposal is not None:

@@ -17,6 +17,8 @@ from ramda_theory.regularizers import Regularizer
 
 Kind = Literal["frozen", "saga", "averaged"]
 
+FEWEST = 20
+"""Averaged steps before the first look at their mean: standard errors of fewer say little."""
 REPAIRS = 3
 """Times that Newton-SAGA may correct its support before it is given up."""
 
@@ -73,6 +75,11 @@ class SecondPhase:
             raise ValueError(f"saga_step must be in (0, 1], got {self.saga_step!r}")
         real("gain", self.gain, minimum=0.0, strict=True)
         integer("delay", self.delay, 0)
+        if self.gain >= 2 * (1 + self.delay) ** (2 / 3):
+            raise ValueError(
+                f"gain must be below 2 (1 + delay)^(2/3) = {2 * (1 + self.delay) ** (2 / 3):.3g}, or the first step "
+                f"overshoots, got {self.gain!r}"
+            )
 
     def begin(self, problem: Problem, w: np.ndarray, gradients: object) -> Phase:
         """The state at the start, at a point with the structure that was stated.
@@ -306,7 +313,7 @@ class Averaged:
     def __post_init__(self) -> None:
         self.w = self.w_hat = np.array(self.start)
         self._active, self._inverse = newton_inverse(self.problem, self.w)
-        self._count, self._look = 0, max(self.delay, 1)
+        self._count, self._look = 0, max(self.delay, FEWEST)
         self._gradient, self._gradient_sq, self._move_sq = (np.zeros_like(self.w) for _ in range(3))
         self._anchor_at(self.w)
 
@@ -348,7 +355,9 @@ class Averaged:
         moved, unsure_pull = sizes(psi, self.w_hat - self._anchor, noise_of_gradient)
         unsure, _ = sizes(psi, noise, zero)
         off = np.where(own > 0, moved - own, pull - 1.0)
-        self.sound = bool(np.all(off < 3.0 * np.where(own > 0, unsure, unsure_pull)))
+        # Errors above the norm itself say that the steps are too long, not that all may be well.
+        slack = 3.0 * np.where(own > 0, np.minimum(unsure, own), unsure_pull)
+        self.sound = bool(np.isfinite(self.w_hat).all() and np.all(off < slack))
         if np.all(moved[own > 0] < own[own > 0]):
             self._anchor_at(self.w_hat)
 

@@ -298,3 +298,38 @@ def proximal_point(problem, error):
     for _ in range(20_000):
         w = problem.regularizer.prox(w - step * (problem.gradient(w) + error), step)
     return w
+
+
+def test_a_confirmation_compares_signs_and_a_withdrawn_statement_begins_anew():
+    problem = lasso(margin=0.3, seed=1)
+    best = problem.solution().point
+    psi = problem.regularizer
+    online = OnlineCertificate(problem, 1)
+    agrees = online._agreeing(-best, best != 0)
+    assert np.array_equal(agrees, best == 0) and psi.structure(-best) != psi.structure(best)
+    assert online._agreeing(best, best != 0).all()
+    for step in range(1, 5):
+        online.observe(step, best, problem.gradient(best), best)
+    assert online.holds
+    online.withdraw()
+    assert not online.holds and set(online.state) == {"undecided"}
+    assert not online.observe(5, best, problem.gradient(best), best)
+
+
+def test_averaged_steps_that_are_too_long_are_refused_or_given_up():
+    problem = lasso(margin=0.3, seed=1)
+    with pytest.raises(ValueError, match=r"gain must be below 2 \(1 \+ delay\)\^\(2/3\) = 2,"):
+        SecondPhase("averaged", gain=2.0, delay=0)
+    rng = np.random.default_rng(0)
+    phase = SecondPhase("averaged", gain=1.9, delay=0).begin(problem, problem.solution().point, None)
+    for t in range(1, 700):
+        phase.step(problem.gradient(phase.w) + 30.0 * rng.standard_normal(phase.w.shape), t)
+        if not phase.sound:
+            break
+    assert not phase.sound
+    for seed in range(5):
+        phase = SecondPhase("averaged", delay=0).begin(problem, problem.solution().point, None)
+        gradients = SampledGradient(20, seed)
+        for t in range(1, 200):
+            phase.step(gradients(problem, phase.w, t), t)
+        assert phase.sound

@@ -117,6 +117,13 @@ class OnlineCertificate:
         self._sum_w, self._sum_g = np.zeros_like(self.problem.initial), np.zeros_like(self.problem.initial)
         self._count = 0
 
+    def withdraw(self) -> None:
+        """Take the statement back, and begin anew: what followed from it went wrong."""
+        self.holds, self._stated, self._confirmed = False, None, None
+        self.state = np.full(len(self.state), UNDECIDED)
+        self._history.clear()
+        self._forget()
+
     def observe(self, step: int, query: np.ndarray, gradient: np.ndarray, w_hat: np.ndarray) -> bool:
         """Take note of a step.
 
@@ -178,6 +185,8 @@ class OnlineCertificate:
         found = psi.piece_sizes(point, gradient)
         assert found is not None
         agrees: np.ndarray = (found[0] > 0) == active
+        if np.all(agrees) and psi.structure(point) != structure:  # the same pieces, but not as they were
+            agrees = ~active
         self._confirmed = structure if np.all(agrees) else None
         return agrees
 

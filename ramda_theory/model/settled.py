@@ -95,6 +95,7 @@ class SettledPieces:
     def __init__(self, optimizer: Any) -> None:
         self._optimizer = optimizer
         self._checks: deque[tuple[int, list[Check]]] = deque(maxlen=WINDOW)
+        self._names: list[str] = []
 
     def state(
         self,
@@ -122,6 +123,10 @@ class SettledPieces:
             raise ValueError("nothing can be stated: no regularizer has a bound per piece and a weight above 0")
         with list(points(self._optimizer).values())[-1]:
             checks, count = measured(known, loss, batches)
+        names_now = [name for name, _, _ in known]
+        if names_now != self._names:  # a weight lambda has become zero, or more than zero
+            self._checks.clear()
+            self._names = names_now
         if self._checks and self._checks[-1][0] == now:
             self._checks.pop()
         self._checks.append((now, checks))
@@ -190,7 +195,12 @@ def measured(
     devices = sorted({each.device.index or 0 for each in parameters if each.is_cuda})
     with torch.random.fork_rng(devices=devices), torch.enable_grad():
         for batch in batches:
-            found = torch.autograd.grad(loss(batch), parameters, allow_unused=True)
+            value = loss(batch)
+            if not isinstance(value, Tensor):
+                raise TypeError(f"loss must return a tensor, got {type(value).__name__}")
+            found = torch.autograd.grad(value, parameters, allow_unused=True)
+            if all(g is None for g in found):
+                raise ValueError("loss does not depend on any regularized weight of the optimizer")
             whole = iter(torch.zeros_like(p) if g is None else g for g, p in zip(found, parameters, strict=True))
             for i, (name, own, psi) in enumerate(weights):
                 g = _as_one([next(whole) for _ in own], psi).to(torch.float64)

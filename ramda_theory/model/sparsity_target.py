@@ -14,6 +14,10 @@ from ramda_theory.arrays import integers, real
 from ramda_theory.model.wrappers import unwrapped
 from ramda_theory.regularizers import Regularizer
 
+TINY = 1e-30
+"""A group with a factor below has no pull: it is zero at any weight."""
+NUDGE = 1e-3
+"""Distance, in the log, from a factor at which a group would be neither zero nor not."""
 BISECTIONS = 6
 """Weights tried at a measurement where w_hat can be solved for again."""
 
@@ -169,7 +173,7 @@ class SparsityTarget:
         None where that is not known: for another psi than the group LASSO, or before the first step of a stage.
         """
         pull = getattr(self.optimizer, "_pull_from_zero", None)
-        factors, sizes = [], []
+        factors, sizes, moved = [], [], False
         for i in indices:
             group = self.optimizer.param_groups[i]
             psi = group["regularizer"]
@@ -178,11 +182,15 @@ class SparsityTarget:
             for parameter in group["params"]:
                 with torch.no_grad():
                     pulled = pull(group, parameter)
-                if pulled is None:
-                    return None
-                factors.append(psi.piece_sizes(pulled, pulled)[1])
-                sizes.append(psi.groups(pulled).total(torch, torch.ones_like(pulled)).reshape(-1))
-        return torch.cat(factors), torch.cat(sizes)
+                if pulled is None:  # without a gradient so far: it stays what it is
+                    norms = psi.group_norms(parameter.detach()).reshape(-1)
+                    factors.append(torch.where(norms > 0, torch.inf, 0.0).to(torch.float64))
+                else:
+                    factors.append(psi.piece_sizes(pulled, pulled)[1])
+                    moved = True
+                like = parameter.detach()
+                sizes.append(psi.groups(like).total(torch, torch.ones_like(like, dtype=torch.float64)).reshape(-1))
+        return (torch.cat(factors), torch.cat(sizes)) if moved else None
 
     def _search(self, target: float, indices: list[int]) -> None:
         """Bisect the factor, between exp(-rate) and exp(rate): w_hat is solved for again with every weight tried."""
@@ -277,13 +285,20 @@ def share_below(factors: Tensor, sizes: Tensor) -> float:
 
 
 def log_quantile(factors: Tensor, sizes: Tensor, share: float) -> float:
-    """The log of a factor of the weights at which the share of the entries in zero groups is nearest to the wanted."""
+    """The log of the factor nearest to 1 with which the share of the entries in zero groups is nearest to the wanted.
+
+    It is kept a little away from the groups' own factors, where rounding would decide.
+    """
     order = torch.argsort(factors)
-    reached = torch.cumsum(sizes[order], 0) / sizes.sum()
-    last = int(torch.argmin((reached - share).abs()))
-    logs = factors[order].clamp(min=1e-30).log()
-    following = logs[min(last + 1, len(logs) - 1)]
-    return float(0.5 * (logs[last] + following))
+    whole, logs = sizes.sum(), factors[order].clamp(min=TINY).log()
+    changing = (factors[order] > TINY) & torch.isfinite(factors[order])
+    reached = torch.cat([sizes[factors <= TINY].sum()[None], torch.cumsum(sizes[order], 0)[changing]]) / whole
+    nearest = int(torch.argmin((reached - share).abs()))
+    bounds: list[float] = [-math.inf, *logs[changing].tolist(), math.inf]
+    low, high = bounds[nearest] + NUDGE, bounds[nearest + 1] - NUDGE
+    if low >= high:
+        return 0.5 * (low + high)
+    return min(max(0.0, low), high)
 
 
 def real_share(value: Any) -> float:

@@ -179,3 +179,19 @@ def test_a_state_of_another_is_refused_and_nothing_changes(change, words):
     with pytest.raises(ValueError, match=words):
         run.target.load_state_dict(state)
     assert run.target.state_dict() == own
+
+
+@pytest.mark.parametrize(
+    ("factors", "share", "expected"),
+    [
+        ([0.5, 2.0, 4.0, 8.0], 0.5, math.log(2.0) + 1e-3),
+        ([0.5, 2.0, 4.0, 8.0], 0.25, 0.0),  # held already
+        ([0.5, 0.6, 4.0, 8.0], 0.01, math.log(0.5) - 1e-3),  # no group at all
+        ([0.5, 0.6, 4.0, 8.0], 0.99, math.log(8.0) + 1e-3),  # all, away from the last one's factor
+        ([0.0, 0.0, 4.0, 8.0], 0.3, 0.0),  # two have no pull: nothing to do
+        ([0.5, 2.0, math.inf, math.inf], 0.9, math.log(2.0) + 1e-3),  # two cannot become zero
+    ],
+)
+def test_the_nearest_share_that_can_be_reached(factors, share, expected):
+    found = log_quantile(torch.tensor(factors, dtype=torch.float64), torch.ones(4, dtype=torch.float64), share)
+    assert found == pytest.approx(expected, abs=1e-12)

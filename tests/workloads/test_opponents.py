@@ -166,6 +166,35 @@ def test_pat_is_a_proximal_map_of_growing_weight_on_the_weights_of_adamw():
     assert 0 < int((w == 0).all(0).sum() + (kernel == 0).flatten(2).all(2).all(0).sum()) < 8
 
 
+def test_pat_calls_a_closure_at_w_and_reads_the_weight_at_each_step():
+    pytest.importorskip("torchao")
+    ends = []
+    for with_closure in (False, True):
+        w, loss = problem()
+        optimizer = PAT([{"params": [w], "regularizer": GroupLasso(1.0)}], lr=0.05)
+
+        def closure(w=w, loss=loss, optimizer=optimizer):
+            optimizer.zero_grad()
+            value = loss(w)
+            value.backward()
+            return value
+
+        for _ in range(12):
+            expected = float(loss(w))
+            if with_closure:
+                assert float(optimizer.step(closure)) == expected
+            else:
+                closure()
+                optimizer.step()
+        ends.append(w.detach().clone())
+    assert torch.equal(*ends)
+    optimizer.param_groups[0]["regularizer"] = GroupLasso(100.0)
+    optimizer.step(closure)
+    assert not w.any()
+    with pytest.raises(RuntimeError, match="all its parameters when it is made"):
+        optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))]})
+
+
 def test_their_state_is_plain_data_and_resumes_to_the_bit(tmp_path):
     for make in (
         lambda groups: DGating(groups),

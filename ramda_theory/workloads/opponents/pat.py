@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
@@ -47,8 +48,22 @@ class PAT(Opponent):
         self.state, self.param_groups = self._inner.state, self._inner.param_groups  # one of each for both
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """A step of torchao's optimizer."""
-        return self._pruner.step(closure)
+        """A step of torchao's optimizer; the closure is called before it, at W."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            if group["regularizer"] is not None:
+                group["reg_lambda"] = group["regularizer"].weight
+        self._pruner.step()
+        return loss
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Only while the optimizer is made: torchao's has its groups from then on."""
+        if hasattr(self, "_pruner"):
+            raise RuntimeError("PAT takes all its parameters when it is made")
+        super().add_param_group(param_group)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` gave."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from ramda_theory.extras import needs
-from ramda_theory.regularizers import GroupLasso, Regularizer
+from ramda_theory.regularizers import Regularizer
 from ramda_theory.workloads.opponents.base import Opponent
 
 
@@ -89,7 +89,8 @@ def axis_of_groups(psi: Regularizer, parameter: Tensor) -> int:
         If psi is no group LASSO of such groups, scaled by their sizes.
     """
     shape = tuple(parameter.shape)
-    within = psi.piece_axes(shape) if isinstance(psi, GroupLasso) and psi.size_scaled else None
+    spec = psi.kernel() if psi.sum_of_group_norms else None
+    within = psi.piece_axes(shape) if spec is not None and spec.size_scaled else None
     others = [] if within is None else [axis for axis in range(len(shape)) if axis not in within]
     if len(others) != 1:
         raise ValueError(f"PAT needs GroupLasso(size_scaled=True) of the slices along one axis, got {psi!r} of {shape}")

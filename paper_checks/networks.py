@@ -16,7 +16,7 @@ from typing import Any
 
 from ramda_theory.drawing import command_line, record_figure
 from ramda_theory.experiments.workload import Plan, train_workload
-from ramda_theory.experiments.workload_compare import FACTORS, Contest, compare_workload, summary
+from ramda_theory.experiments.workload_compare import Contest, compare_workload, summary
 from ramda_theory.tables import aligned
 
 
@@ -31,14 +31,14 @@ class Table:
         Method -> (metric, structure in %); None for methods without a regularizer.
     epochs : int
         Of the scaled runs.
-    factors : tuple of float
-        The weights that scaled runs try are these times the workload's; one where the network is the paper's own.
+    tune : bool
+        Whether scaled runs tune weights; not where the network is the paper's own.
     """
 
     workload: str
     published: dict[str, tuple[float, float | None]]
     epochs: int
-    factors: tuple[float, ...] = FACTORS
+    tune: bool = True
 
 
 TABLES: dict[str, Table] = {
@@ -85,7 +85,7 @@ TABLES: dict[str, Table] = {
             "RAMDA": (87.99, 89.59),
         },
         30,
-        (1.0,),
+        tune=False,
     ),
     "table_9": Table(
         "vit-mim-cifar10",
@@ -111,7 +111,7 @@ def measured(
     """
     if not full:
         plan = Plan(table.workload, epochs=table.epochs, limit_batches=limit)
-        return compare_workload(Contest(plan, tuple(table.published), seeds, table.factors, data), out=out)
+        return compare_workload(Contest(plan, tuple(table.published), seeds, table.tune, data), out=out)
     rows = []
     for name in table.published:
         results = []
@@ -131,9 +131,8 @@ def beside(table: Table, rows: Sequence[dict[str, Any]]) -> str:
         metric, structure = table.published[row["optimizer"]]
         levels = (f"{row[key]['mean']:.1%}" if key in row else "-" for key in ("level", "level_w"))
         paper = "-" if structure is None else f"{structure:g} %"
-        lines.append(
-            (row["optimizer"], f"{row['weight']:g}", f"{row['test']['mean']:.4g}", *levels, f"{metric:g}", paper)
-        )
+        test = f"{row['test']['mean']:.4g}" if "test" in row else "diverged"
+        lines.append((row["optimizer"], f"{row['weight']:g}", test, *levels, f"{metric:g}", paper))
     return aligned(lines)
 
 

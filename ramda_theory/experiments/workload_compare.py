@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
 import os
 from collections.abc import Sequence
@@ -19,18 +20,20 @@ from ramda_theory.experiments.compare import one_thread
 from ramda_theory.experiments.entrants import ENTRANTS, find_entrant
 from ramda_theory.experiments.train import tuple_or
 from ramda_theory.experiments.workload import Plan, WorkloadResult, train_workload
+from ramda_theory.experiments.workload_run import TrainingDiverged
+from ramda_theory.kernels.nonfinite import NonFiniteGradient
 from ramda_theory.tables import aligned
 from ramda_theory.workloads.registry import find_workload
 from ramda_theory.workloads.workload import Workload
 
-FACTORS = (0.3, 1.0, 3.0)
-"""The weights tried are these times the workload's; RAMDA's where it has none for an optimizer."""
-SHARES = (0.3, 0.5, 0.7)
-"""The shares that magnitude pruning is tried with."""
-THRESHOLDS = (0.01, 0.03, 0.1)
-"""The weights that Bregman iterations are tried with: a weight is a threshold on the dual variable there."""
-EXTENSIONS = 4
-"""Larger weights that are tried at most."""
+APART = 3.0
+"""Weights, and learning rates of optimizers that have no weight, are tried this factor apart."""
+SHARE = 0.5
+"""The share that magnitude pruning is tried with first."""
+THRESHOLD = 0.03
+"""The weight that Bregman iterations are tried with first: a weight is a threshold on the dual variable there."""
+ROUNDS = 4
+"""Weights or learning rates of one optimizer that are tried at most beside the first."""
 MARGIN = 0.02
 """A run is good enough if its validation metric is within this share of the best of all runs."""
 
@@ -47,8 +50,8 @@ class Contest:
         Keys of `ENTRANTS`; all by default.
     seeds : sequence of int
         The weights are tuned on the first.
-    factors : sequence of float
-        See `FACTORS`; `SHARES` and `THRESHOLDS` have as many.
+    tune : bool
+        Whether weights and rates are tuned; otherwise the workload's own are kept.
     data : path, optional
     device : str
     """
@@ -56,7 +59,7 @@ class Contest:
     plan: Plan
     optimizers: Sequence[str] = tuple(ENTRANTS)
     seeds: Sequence[int] = (0, 1, 2)
-    factors: Sequence[float] = FACTORS
+    tune: bool = True
     data: Path | None = None
     device: str = "auto"
 
@@ -65,17 +68,16 @@ class Contest:
         """Of the figure and its record."""
         return f"compare_{self.plan.stem.replace('-', '_')}"
 
-    def grid(self, workload: Workload) -> list[Plan]:
-        """The runs that tune the weights, one per optimizer that has none; runs with more structure come last."""
+    def begin(self, workload: Workload) -> list[Plan]:
+        """A run of every optimizer on the first seed, at the workload's weight (RAMDA's where it has none for it)."""
         base = replace(self.plan, seed=integers("seeds", self.seeds)[0])
         plans = []
         for name in self.optimizers:
-            entrant = find_entrant(name)
-            if not entrant.structured or not applies(name, workload):
-                plans += [replace(base, optimizer=name)] if not entrant.structured else []
-                continue
-            plans += [replace(base, optimizer=name, weight=weight) for weight in weights(name, workload, self.factors)]
-        return plans
+            if not find_entrant(name).structured:
+                plans.append(replace(base, optimizer=name))
+            elif applies(name, workload):
+                plans.append(replace(base, optimizer=name, weight=first_weight(name, workload)))
+        return [plan.settled(workload) for plan in plans]
 
 
 def applies(name: str, workload: Workload) -> bool:
@@ -85,14 +87,13 @@ def applies(name: str, workload: Workload) -> bool:
     )
 
 
-def weights(name: str, workload: Workload, factors: Sequence[float]) -> list[float]:
-    """The weights an optimizer is tried with."""
+def first_weight(name: str, workload: Workload) -> float:
+    """The weight an optimizer is tried with first."""
     if name.startswith("Pruned"):
-        return list(SHARES)
+        return SHARE
     if name.endswith("Breg"):
-        return list(THRESHOLDS)
-    known = workload.settings.get(name) or workload.settings["RAMDA"]
-    return [float(f"{factor * known.weight:.3g}") for factor in factors]
+        return THRESHOLD
+    return (workload.settings.get(name) or workload.settings["RAMDA"]).weight
 
 
 def compare_workload(
@@ -101,8 +102,9 @@ def compare_workload(
     """Tune every optimizer's weight on the first seed's validation data, then run all seeds.
 
     The rule is the same for all: of an optimizer's runs whose validation metric is within `MARGIN` of the best of all
-    runs of all optimizers, the one with the most structure; if none is, its best.  While an optimizer's largest weight
-    is good enough, a larger one is tried (`wider`).
+    runs of all optimizers, the one with the most structure; if none is, its best.  Which are tried, `further` says: the
+    next larger weight while the largest is good enough, the next smaller one while none is, and learning rates of
+    optimizers without a weight until the best lies between two others.
 
     Parameters
     ----------
@@ -118,15 +120,15 @@ def compare_workload(
     Returns
     -------
     list of dict
-        One per optimizer: "optimizer", "weight", "tried" and, over the seeds, means and standard deviations of "test",
-        "test_w", "level", "level_w", "milliseconds" and the "identification_epoch" of each run.
+        One per optimizer: "optimizer", "lr", "weight", "tried" (weights, or learning rates without one) and, over the
+        seeds, means and standard deviations of "test", "test_w", "level", "level_w", "milliseconds" and the
+        "identification_epoch" of each run.
     """
     workload = find_workload(contest.plan.workload, contest.plan.size)
     run = partial(run_or_load, out=Path(out), data=contest.data, device=contest.device)
-    first = run_all([plan.settled(workload) for plan in contest.grid(workload)], run, jobs, progress, "tuning")
-    for _ in range(EXTENSIONS):
-        further = wider(first, workload.higher_is_better)
-        first += run_all(further, run, jobs, progress, "tuning")
+    first = run_all(contest.begin(workload), run, jobs, progress, "tuning")
+    for _ in range(ROUNDS if contest.tune else 0):
+        first += run_all(further(first, workload.higher_is_better), run, jobs, progress, "tuning")
     chosen = tuned(first, workload.higher_is_better)
     others = [replace(plan, seed=seed) for plan in chosen for seed in contest.seeds]
     results = run_all(others, run, jobs, progress, "seeds")
@@ -144,36 +146,63 @@ def compare_workload(
 
 def good_enough(results: Sequence[WorkloadResult], higher_is_better: bool) -> list[WorkloadResult]:
     """The runs whose validation metric is within `MARGIN` of the best of all."""
-    sign = 1.0 if higher_is_better else -1.0
-    best = max(sign * result.final["validation"] for result in results)
-    return [result for result in results if sign * result.final["validation"] >= best - MARGIN * abs(best)]
+    best = best_of(results, higher_is_better).final.get("validation", math.inf)
+    return [result for result in results if abs(result.final.get("validation", math.inf) - best) <= MARGIN * abs(best)]
 
 
-def wider(results: Sequence[WorkloadResult], higher_is_better: bool) -> list[Plan]:
-    """For every optimizer whose largest weight is good enough three times that; of a share, half of the rest more."""
+def further(results: Sequence[WorkloadResult], higher_is_better: bool) -> list[Plan]:
+    """What is to be tried next, none for optimizers whose choice is certain.
+
+    Parameters
+    ----------
+    results : sequence of WorkloadResult
+        What has been tried, of all optimizers.
+    higher_is_better : bool
+
+    Returns
+    -------
+    list of Plan
+    """
     plans = []
     good = good_enough(results, higher_is_better)
     for name in dict.fromkeys(result.plan.optimizer for result in results):
-        largest = max((result for result in results if result.plan.optimizer == name), key=lambda one: one.plan.weight)
-        weight = largest.plan.weight
-        if weight and largest in good:
-            further = 1.0 - 0.5 * (1.0 - weight) if name.startswith("Pruned") else float(f"{3.0 * weight:.3g}")
-            plans.append(replace(largest.plan, weight=further))
+        own = [result for result in results if result.plan.optimizer == name]
+        if not own[0].plan.weight:
+            own.sort(key=lambda result: result.plan.lr)
+            best = best_of(own, higher_is_better)
+            plans += [replace(best.plan, lr=apart(best.plan.lr, 1 / APART))] if best is own[0] else []
+            plans += [replace(best.plan, lr=apart(best.plan.lr, APART))] if best is own[-1] else []
+            continue
+        own.sort(key=lambda result: result.plan.weight)
+        least, most = own[0].plan, own[-1].plan
+        pruned = name.startswith("Pruned")
+        if own[-1] in good:
+            plans.append(replace(most, weight=0.5 + 0.5 * most.weight if pruned else apart(most.weight, APART)))
+        elif not any(result in good for result in own):
+            plans.append(replace(least, weight=0.5 * least.weight if pruned else apart(least.weight, 1 / APART)))
     return plans
 
 
-def tuned(results: Sequence[WorkloadResult], higher_is_better: bool) -> list[Plan]:
-    """For every optimizer the plan with the most structure among those that are good enough."""
+def apart(value: float, factor: float) -> float:
+    """The product, as it is written down."""
+    return float(f"{factor * value:.3g}")
+
+
+def best_of(results: Sequence[WorkloadResult], higher_is_better: bool) -> WorkloadResult:
+    """The run with the best validation metric; one that diverged has none."""
     sign = 1.0 if higher_is_better else -1.0
+    return max(results, key=lambda result: sign * result.final.get("validation", -sign * math.inf))
+
+
+def tuned(results: Sequence[WorkloadResult], higher_is_better: bool) -> list[Plan]:
+    """For every optimizer the plan with the most structure among those that are good enough, else its best."""
     good = good_enough(results, higher_is_better)
     chosen = []
     for name in dict.fromkeys(result.plan.optimizer for result in results):
         own = [result for result in results if result.plan.optimizer == name]
-        fit = [result for result in own if result in good]
-        if fit:
-            chosen.append(max(fit, key=lambda result: result.final.get("level", 0.0)).plan)
-        else:
-            chosen.append(max(own, key=lambda result: sign * result.final["validation"]).plan)
+        fit = [result for result in own if result in good and result.plan.weight]
+        best = best_of(own, higher_is_better)
+        chosen.append(max(fit, key=lambda result: result.final.get("level", 0.0), default=best).plan)
     return chosen
 
 
@@ -181,7 +210,7 @@ def summary(results: Sequence[WorkloadResult], tried: Sequence[WorkloadResult]) 
     """Mean and standard deviation over the seeds."""
     plan = results[0].plan
     row: dict[str, Any] = {"optimizer": plan.optimizer, "weight": plan.weight, "lr": plan.lr}
-    row["tried"] = [result.plan.weight for result in tried if result.plan.optimizer == plan.optimizer]
+    row["tried"] = [result.plan.weight or result.plan.lr for result in tried if result.plan.optimizer == plan.optimizer]
     for name in ("test", "test_w", "validation", "level", "level_w", "milliseconds"):
         numbers = [result.final[name] for result in results if name in result.final]
         if numbers:
@@ -220,19 +249,27 @@ def run_all(plans: Sequence[Plan], run: Any, jobs: int | None, progress: bool, l
 
 
 def run_or_load(plan: Plan, out: Path, data: Path | None, device: str) -> WorkloadResult:
-    """The run of this plan in ``out``: as found there if finished, else from its checkpoint or the start."""
+    """The run of this plan in ``out``: as found there if finished, else from its checkpoint or the start.
+
+    One that diverges is a result as well, without a metric and with the reason under "diverged".
+    """
     folder = out / "runs" / plan.name
     if (folder / "train.json").exists():
         found = json.loads((folder / "train.json").read_text()).get("data", {})
         if {key: tuple_or(value) for key, value in found.get("plan", {}).items()} == asdict(plan):
             return WorkloadResult(plan, found["metric"], found["level"], found["history"], found["final"])
+    known = folder / "checkpoint.pt"
     try:
-        return train_workload(plan, data=data, out=folder, resume=(folder / "checkpoint.pt").exists(), device=device)
-    except ValueError:
-        if not (folder / "checkpoint.pt").exists():
-            raise
-        (folder / "checkpoint.pt").unlink()  # of another plan
+        if known.exists():
+            try:
+                return train_workload(plan, data=data, out=folder, resume=True, device=device)
+            except ValueError:
+                known.unlink()  # of another plan
         return train_workload(plan, data=data, out=folder, device=device)
+    except (NonFiniteGradient, TrainingDiverged) as error:
+        result = WorkloadResult(plan, find_workload(plan.workload, plan.size).metric, final={"diverged": str(error)})
+        record_figure(folder, "train", command=None, seeds=[plan.seed], data=result.to_dict())
+        return result
 
 
 def table(rows: Sequence[dict[str, Any]], metric: str) -> str:

@@ -70,9 +70,9 @@ def plot_contest(data: dict[str, Any], path: str | Path) -> Path:
         for index, row in enumerate(data["rows"]):
             look = line_style(index)
             tried = [each["final"] for each in data["tuning"] if each["plan"]["optimizer"] == row["optimizer"]]
-            tried = sorted((final.get("level", 0.0), final["validation"]) for final in tried)
+            tried = sorted((final.get("level", 0.0), final["validation"]) for final in tried if "validation" in final)
             axes.plot([level for level, _ in tried], [value for _, value in tried], alpha=0.5, linewidth=1.0, **look)
-            seeds = [run["final"] for run in row["runs"]]
+            seeds = [run["final"] for run in row["runs"] if "test" in run["final"]]
             axes.scatter(
                 [final.get("level", 0.0) for final in seeds],
                 [final["test"] for final in seeds],

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from ramda_theory.optim import StructureTracker
 
 
+class TrainingDiverged(RuntimeError):
+    """The loss of an epoch is not finite."""
+
+
 class Run:
     """A run between epochs: model, optimizer, stages, tracker and history, which save and load together.
 
@@ -156,7 +160,7 @@ class Run:
         self.waited += loader.waited
         row: dict[str, Any] = {"epoch": number, "loss": mean}
         if not math.isfinite(mean):
-            raise RuntimeError(f"the loss is {mean} in epoch {number}: the learning rate is too large")
+            raise TrainingDiverged(f"the loss is {mean} in epoch {number}: the learning rate is too large")
         clock = time.perf_counter()
         row["metric"] = self.evaluate("validation")
         with structured_point(self.optimizer):

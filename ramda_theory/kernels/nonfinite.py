@@ -12,6 +12,10 @@ from torch import Tensor
 from ramda_theory.kernels.sharding import any_process, local, meshes
 
 
+class NonFiniteGradient(RuntimeError):
+    """A step was refused with ``on_nonfinite="raise"``; nothing has changed."""
+
+
 def nonfinite_somewhere(params: Sequence[Tensor]) -> Tensor:
     """Whether a gradient holds NaN, Inf, or entries whose squares overflow; a 0-d tensor, not waited for.
 

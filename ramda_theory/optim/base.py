@@ -13,7 +13,7 @@ from ramda_theory.kernels import eager
 from ramda_theory.kernels.dispatch import Plan, StepExplanation, explain, left_to_step, numbers_on_device
 from ramda_theory.kernels.eager.solve import Pending, Records, StepInexactness
 from ramda_theory.kernels.eager.undo import Undo
-from ramda_theory.kernels.nonfinite import nonfinite_parameters, nonfinite_somewhere
+from ramda_theory.kernels.nonfinite import NonFiniteGradient, nonfinite_parameters, nonfinite_somewhere
 from ramda_theory.kernels.recurrences import Recurrence
 from ramda_theory.kernels.sharding import meshes
 from ramda_theory.kernels.work import Work, device_scalars
@@ -208,8 +208,8 @@ class StructuredOptimizer(HasStructuredPoint, Checkpointed):
             Numbers in tensors on an accelerator, which would have to be waited for, are not looked at, nor is anything
             but a number lr while ``torch.compile`` traces.
         RuntimeError
-            For a sparse gradient, inside `structured_point`, and with ``on_nonfinite="raise"`` for a gradient that
-            is not finite; nothing has changed then.
+            For a sparse gradient, inside `structured_point`, and (`NonFiniteGradient`) with ``on_nonfinite="raise"``
+            for a gradient that is not finite; nothing has changed then.
         """
         self._accelerator_graph_capture_health_check()
         self.refuse_structured_point("step()")
@@ -308,7 +308,7 @@ class StructuredOptimizer(HasStructuredPoint, Checkpointed):
             return self._skipped(work, plan)
         if self._somewhere(work, plan):
             where = nonfinite_parameters(self.param_groups)
-            raise RuntimeError(
+            raise NonFiniteGradient(
                 f"non-finite gradient (NaN, Inf, or too large to square) {where}; nothing was changed. "
                 "on_nonfinite='skip' leaves such steps out, 'ignore' lets them through."
             )

@@ -98,16 +98,22 @@ def run(
     Diverged
         If a gradient or an iterate is not finite; the last good state is in the checkpoint.
     TypeError
-        If problem, method, schedule or gradients are something else, such as a class in the place of an instance.
+        If problem, method, schedule, gradients, online or second_phase are something else, such as a class in the place
+        of an instance.
     ValueError
-        If an argument is out of range, or the checkpoint is damaged, of another version, of another or of a longer run,
-        or its parts disagree; it names what does.
+        If an argument is out of range, online is of another problem, or the checkpoint is damaged, of another version,
+        of another or of a longer run, or its parts disagree; it names what does.
     """
     check_parts(problem, method, schedule, gradients)
     integer("steps", steps, 0, MOST_STEPS, "every step is recorded")
     integer("measure_every", measure_every, 0)
     integer("checkpoint_every", checkpoint_every, 1)
     gradients = FullGradient() if gradients is None else gradients
+    for name, part, kind in (("online", online, OnlineCertificate), ("second_phase", second_phase, SecondPhase)):
+        if part is not None and not isinstance(part, kind):
+            raise TypeError(f"{name} must be of type {kind.__name__}, got {part!r}")
+    if online is not None and online.problem is not problem:
+        raise ValueError(f"online must watch the problem of the run, it watches {online.problem!r}")
     if second_phase is not None:
         if checkpoint is not None:
             raise ValueError("checkpoint must be left out with a second_phase, whose state is not saved")

@@ -99,7 +99,12 @@ class SecondPhase:
         ------
         TypeError
             If "frozen" or "saga" is asked of gradients that are no shuffled batches.
+        ValueError
+            If ``w`` has another shape than the problem's point, or is not finite.
         """
+        w = np.asarray(w, dtype=np.float64)
+        if w.shape != problem.initial.shape or not np.all(np.isfinite(w)):
+            raise ValueError(f"w must be finite and have shape {problem.initial.shape}, got {w!r}")
         if self.kind == "averaged":
             return Averaged(problem, w, self.gain, self.delay)
         if not isinstance(gradients, SampledGradient):

@@ -265,6 +265,22 @@ def test_bad_arguments(tmp_path):
             checkpoint=tmp_path / "x.npz",
             second_phase=SecondPhase(),
         )
+    for wrong, message in ((problem.initial[1:], "shape"), (problem.initial * np.nan, "finite")):
+        with pytest.raises(ValueError, match="w must be finite and have shape"):
+            SecondPhase("averaged").begin(problem, wrong, NoisyGradient(0.1))
+        online = OnlineCertificate(problem, 1)
+        for name in ("query", "gradient", "w_hat"):
+            arrays = dict.fromkeys(("query", "gradient", "w_hat"), problem.initial) | {name: wrong}
+            with pytest.raises(ValueError, match=f"{name} must .*{message}"):
+                online.observe(1, **arrays)
+        assert online.passes == 0 and not online.observe(1, *[problem.initial] * 3) and online.passes == 1
+    for arguments, error, message in (
+        ({"online": "yes"}, TypeError, "online must be of type OnlineCertificate, got 'yes'"),
+        ({"second_phase": "saga"}, TypeError, "second_phase must be of type SecondPhase, got 'saga'"),
+        ({"online": OnlineCertificate(lasso(seed=1), 5)}, ValueError, "online must watch the problem of the run"),
+    ):
+        with pytest.raises(error, match=message):
+            run(problem, RAMDA(problem.regularizer), Schedule(0.1), 1, gradients=BATCHES, **arguments)
 
 
 def test_a_confirmed_statement_is_withheld_where_the_samples_contradict_it():

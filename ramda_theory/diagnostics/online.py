@@ -140,7 +140,17 @@ class OnlineCertificate:
         -------
         bool
             Whether the statement holds now.
+
+        Raises
+        ------
+        ValueError
+            If an array has another shape than the problem's point, or is not finite; nothing has changed then.
         """
+        for name, array in (("query", query), ("gradient", gradient), ("w_hat", w_hat)):
+            if np.shape(array) != self.problem.initial.shape:
+                raise ValueError(f"{name} must have shape {self.problem.initial.shape}, got {np.shape(array)}")
+            if not np.all(np.isfinite(array)):
+                raise ValueError(f"{name} must be finite, it holds NaN or Inf in step {step}")
         if not self._proved:
             self._sum_w += query
             self._sum_g += gradient

@@ -60,7 +60,7 @@ class Settled:
     batches : int
         What it cost: forward and backward passes.
     unstated : tuple of str
-        Regularized weights of which nothing can be stated, for lack of such a bound.
+        Regularized weights of which nothing can be stated, for lack of such a bound or as they take no gradient.
     """
 
     layers: tuple[SettledLayer, ...]
@@ -118,9 +118,11 @@ class SettledPieces:
                 "schedule's step"
             )
         weights = list(stated_weights(self._optimizer.param_groups))
-        known = [each for each in weights if each[2].weight > 0 and _bounded(each)]
+        known = [each for each in weights if each[2].weight > 0 and _bounded(each) and _trained(each)]
         if not known:
-            raise ValueError("nothing can be stated: no regularizer has a bound per piece and a weight above 0")
+            raise ValueError(
+                "nothing can be stated: no weight that takes gradients has a bound per piece and a lambda above 0"
+            )
         with list(points(self._optimizer).values())[-1]:
             checks, count = measured(known, loss, batches)
         names_now = [name for name, _, _ in known]
@@ -179,6 +181,10 @@ def _bounded(weight: Weight) -> bool:
     _, parameters, psi = weight
     w = _as_one(parameters, psi)
     return psi.piece_sizes(w, torch.zeros_like(w)) is not None
+
+
+def _trained(weight: Weight) -> bool:
+    return all(parameter.requires_grad for parameter in weight[1])
 
 
 def measured(

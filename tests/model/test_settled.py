@@ -144,6 +144,12 @@ def test_groups_that_span_parameters_and_weights_without_a_bound():
         lambda rows: cross_entropy(net(x[rows]), y[rows]), torch.arange(12).split(4)
     )
     assert found.unstated == ("2.weight",) and found.layers[0].states.size == 20 and "2.weight" in str(found)
+    optimizer = ProxSGD(structured_param_groups(net, {"0": L1(0.1), "2": L1(0.1)}), lr=0.1)
+    net[0].weight.requires_grad_(False)  # frozen: it stays as it is, and has no gradient
+    found = StructureTracker(optimizer).settled(
+        lambda rows: cross_entropy(net(x[rows]), y[rows]), torch.arange(12).split(4)
+    )
+    assert [layer.name for layer in found.layers] == ["2.weight"] and found.unstated == ("0.weight",)
 
 
 def test_refusals():

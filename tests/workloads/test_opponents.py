@@ -1,5 +1,6 @@
 """The opponents against independent computations: a gated model by autograd, Bregman iterations and pruning by hand."""
 
+import copy
 from importlib.util import find_spec
 
 import numpy as np
@@ -190,6 +191,8 @@ def test_pat_calls_a_closure_at_w_and_reads_the_weight_at_each_step():
     assert torch.equal(*ends)
     optimizer.param_groups[0]["regularizer"] = GroupLasso(100.0)
     optimizer.step(closure)
+    with pytest.raises(TypeError, match="cannot be copied or pickled"):
+        copy.deepcopy(optimizer)
     assert not w.any()
     with pytest.raises(RuntimeError, match="all its parameters when it is made"):
         optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))]})

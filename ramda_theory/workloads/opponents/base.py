@@ -30,16 +30,20 @@ class Opponent(Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """Update every parameter that has a gradient."""
+        """Take a step; the closure is called before it."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        self.update_all()
+        return loss
+
+    def update_all(self) -> None:
+        """Change every parameter that has a gradient."""
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     self.update(parameter, parameter.grad, group, self.state[parameter])
-        return loss
 
     def update(self, w: Tensor, g: Tensor, group: dict[str, Any], state: dict[str, Any]) -> None:
         """Change ``w`` in place."""

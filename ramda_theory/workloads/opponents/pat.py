@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
@@ -47,17 +46,15 @@ class PAT(Opponent):
         self._pruner: Any = _pruner(self._inner) if any(True for _ in self.structured()) else self._inner
         self.state, self.param_groups = self._inner.state, self._inner.param_groups  # one of each for both
 
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """A step of torchao's optimizer; the closure is called before it, at W."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+    def update_all(self) -> None:
+        """A step of torchao's optimizer, with the weights that the regularizers have now."""
         for group in self.param_groups:
             if group["regularizer"] is not None:
                 group["reg_lambda"] = group["regularizer"].weight
         self._pruner.step()
-        return loss
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise TypeError("PAT cannot be copied or pickled: torchao's optimizer cannot; its state_dict() can")
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Only while the optimizer is made: torchao's has its groups from then on."""

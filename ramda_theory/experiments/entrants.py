@@ -26,12 +26,15 @@ class Entrant:
         Whether it uses the regularizer.
     weight_is : str
         What ``weight`` means to it.
+    settings_of : str
+        Whose settings it takes where a workload has none for it.
     """
 
     build: Callable[[Any, Settings, int], Optimizer]
     lr: float
     structured: bool = True
     weight_is: str = "lambda"
+    settings_of: str = ""
 
 
 def ours(name: str) -> Callable[[Any, Settings, int], Optimizer]:
@@ -114,8 +117,8 @@ ENTRANTS: dict[str, Entrant] = {
     "LinBreg": Entrant(bregman("LinBreg"), 0.5),
     "AdaBreg": Entrant(bregman("AdaBreg"), 1e-3),
     "PAT": Entrant(pat, 1e-3),
-    "PrunedMSGD": Entrant(pruned(False), 0.5, weight_is="share that is pruned"),
-    "PrunedAdamW": Entrant(pruned(True), 1e-3, weight_is="share that is pruned"),
+    "PrunedMSGD": Entrant(pruned(False), 0.5, weight_is="share that is pruned", settings_of="MSGD"),
+    "PrunedAdamW": Entrant(pruned(True), 1e-3, weight_is="share that is pruned", settings_of="AdamW"),
     "MADGRAD": Entrant(ours("RAMDA"), 1e-2, structured=False),
     "MDA": Entrant(ours("RMDA"), 0.3, structured=False),
     "MSGD": Entrant(ours("ProxSGD"), 0.5, structured=False),

@@ -72,7 +72,8 @@ class Plan:
             Naming what is out of its range.
         """
         entrant = find_entrant(self.optimizer)
-        known = workload.settings.get(self.optimizer, Settings(entrant.lr))
+        given = (workload.settings.get(name) for name in (self.optimizer, entrant.settings_of))
+        known = next((settings for settings in given if settings is not None), Settings(entrant.lr))
         epochs = workload.epochs if self.epochs is None else self.epochs
         batch = workload.batch if self.batch is None else self.batch
         for name, value, least in (("epochs", epochs, 1), ("batch", batch, 1), ("seed", self.seed, 0)):

@@ -359,6 +359,13 @@ def test_the_most_structured_run_that_is_good_enough_is_chosen():
     assert tuned(results, False)[0].weight == 2
 
 
+def test_pruning_has_the_learning_rate_of_dense_training():
+    vgg = find_workload("vgg19-cifar10", "scaled")
+    for name in ("MSGD", "AdamW"):
+        dense, pruned = (Plan("vgg19-cifar10", optimizer=prefix + name).settled(vgg) for prefix in ("", "Pruned"))
+        assert dense.lr == pruned.lr == {"MSGD": 0.1, "AdamW": 1e-3}[name]
+
+
 def test_learning_rates_without_a_weight_are_tried_until_the_best_lies_between_two_others():
     from ramda_theory.experiments.workload import WorkloadResult
     from ramda_theory.experiments.workload_compare import further, tuned

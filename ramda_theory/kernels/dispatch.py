@@ -17,6 +17,7 @@ from ramda_theory.kernels.cpu import support
 from ramda_theory.kernels.cpu.tables import Table, all_finite, step_all
 from ramda_theory.kernels.recurrences import Recurrence
 from ramda_theory.kernels.rules import Layout
+from ramda_theory.kernels.sharding import local
 from ramda_theory.kernels.work import Work, device_scalars
 from ramda_theory.tables import aligned
 
@@ -153,7 +154,7 @@ class Plan:
         self._recurrence = recurrence
         self._conditions = [conditions(each.options, recording) for each in work]
         self._tensors = [tensor for each in work for tensor in each.tensors()]
-        self._pointers = [tensor.data_ptr() for tensor in self._tensors]
+        self._pointers = [local(tensor).data_ptr() for tensor in self._tensors]
         self._options: list[Any] = [None] * len(work)
         self._remaining: list[tuple[int, list[int]]] = []
         rows: dict[Key, list[Any]] = {}
@@ -166,8 +167,8 @@ class Plan:
             positions: dict[Key, list[int]] = {}
             for i in range(len(each.params)):
                 found = forbidden or SUPPORT[engine_for(each.params[i])].row(recurrence, each, i)
-                pointer = each.weights[i].data_ptr()
-                if not isinstance(found, str) and pointer in seen:
+                pointer = local(each.weights[i]).data_ptr()
+                if not isinstance(found, str) and pointer and pointer in seen:
                     found = "it shares the memory of another"  # threads must not meet there
                 if isinstance(found, str):
                     refuse_eager(each, i, found)
@@ -194,7 +195,7 @@ class Plan:
             places = [(index, i) for index, _, chosen in members[key] for i in chosen]
             self._like.append(
                 [
-                    (index, i, support.layout(work[index].params[i]), getattr(row, "alike", support.alike))
+                    (index, i, support.layout(local(work[index].params[i])), getattr(row, "alike", support.alike))
                     for (index, i), row in zip(places, found_rows, strict=True)
                 ]
             )
@@ -216,7 +217,7 @@ class Plan:
             len(tensors) == len(self._tensors)
             and all(map(is_, tensors, self._tensors))
             # Who gives a tensor other memory, as `module.half()` does, may have changed anything about it.
-            and [tensor.data_ptr() for tensor in tensors] == self._pointers
+            and [local(tensor).data_ptr() for tensor in tensors] == self._pointers
             and [conditions(each.options, recording) for each in work] == self._conditions
             and all(norms is None or state.get("norms") is norms for state, norms in self._norms)
         ):
@@ -224,8 +225,8 @@ class Plan:
         for (table, _), like in zip(self._members, self._like, strict=True):
             addresses = []
             for index, i, layout, alike in like:
-                gradient = work[index].grads[i]
-                if not alike(gradient, *layout) or support.layout(work[index].params[i]) != layout:
+                gradient = local(work[index].grads[i])
+                if not alike(gradient, *layout) or support.layout(local(work[index].params[i])) != layout:
                     return False
                 addresses.append(gradient.data_ptr())
             table.set_gradients(addresses)

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ramda_theory.kernels.sharding import any_process, local, meshes
+from ramda_theory.kernels.sharding import local
 
 
 class NonFiniteGradient(RuntimeError):
     """A step was refused with ``on_nonfinite="raise"``; nothing has changed."""
 
 
-def nonfinite_somewhere(params: Sequence[Tensor]) -> Tensor:
-    """Whether a gradient holds NaN, Inf, or entries whose squares overflow; a 0-d tensor, not waited for.
+def nonfinite_here(params: Sequence[Tensor]) -> Tensor:
+    """Whether a gradient's piece holds NaN, Inf, or entries whose squares overflow; a 0-d tensor, not waited for.
 
     One pass: the Euclidean norms, which all three make non-finite.
     """
@@ -32,7 +32,7 @@ def nonfinite_somewhere(params: Sequence[Tensor]) -> Tensor:
         # Half-precision sums would overflow on gradients that are harmless.
         norms = torch._foreach_norm(pieces, 2, dtype=torch.promote_types(dtype, torch.float32))
         flags.append((~torch.stack(norms).isfinite()).any().to(device, non_blocking=True))
-    return any_process(torch.stack(flags).any(), meshes(gradients))
+    return torch.stack(flags).any()
 
 
 def nonfinite_parameters(param_groups: Sequence[dict[str, Any]]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeGuard
 
 import torch
@@ -28,9 +29,30 @@ def local(tensor: Tensor) -> Tensor:
 
 def local_gradient(gradient: Tensor, parameter: Tensor) -> Tensor:
     """This process's piece of a gradient, cut as its parameter is."""
+    piece: Tensor = local(cut_alike(gradient, parameter))
+    return piece
+
+
+def cut_alike(gradient: Tensor, parameter: Tensor) -> Any:
+    """A gradient cut as its parameter is."""
     if is_sharded(gradient) and is_sharded(parameter) and gradient.placements != parameter.placements:
         gradient = gradient.redistribute(placements=parameter.placements)
-    return local(gradient)
+    return gradient
+
+
+def laid_alike(gradient: Tensor, parameter: Tensor) -> Any:
+    """A gradient cut as its parameter is, whose piece lies in memory as that of the parameter does.
+
+    How a piece lies may differ from process to process; with this, what can be done with it does not.
+    """
+    if not (is_sharded(gradient) and is_sharded(parameter)):
+        return gradient
+    gradient = cut_alike(gradient, parameter)
+    piece, own = local(gradient), local(parameter)
+    same = piece.stride() == own.stride() or (piece.is_contiguous() and own.is_contiguous())
+    if piece.shape != own.shape or (same and type(piece) is Tensor):
+        return gradient
+    return as_sharded_like(torch.empty_like(own, dtype=piece.dtype).copy_(piece), parameter)
 
 
 def as_sharded_like(piece: Tensor, parameter: Any) -> Any:
@@ -63,12 +85,49 @@ def local_shard(tensor: Tensor, parameter: Any) -> Tensor:
     return replicated.redistribute(placements=parameter.placements).to_local()
 
 
-def groups_are_whole(psi: Regularizer, parameter: Any) -> bool:
-    """Whether every piece psi separates into lies on one process."""
+def cutting_dims(psi: Regularizer, parameter: Any) -> tuple[int, ...] | None:
+    """Dimensions of the mesh along which pieces that psi separates into are cut; None where these are no slices."""
     axes = psi.piece_axes(tuple(parameter.shape))
     if axes is None:
-        return False
-    return not any(place.is_shard() and place.dim % parameter.ndim in axes for place in parameter.placements)
+        return None
+    places = zip(parameter.placements, parameter.device_mesh.shape, strict=True)
+    return tuple(
+        dim
+        for dim, (place, processes) in enumerate(places)
+        if processes > 1 and place.is_shard() and place.dim % parameter.ndim in axes
+    )
+
+
+def groups_are_whole(psi: Regularizer, parameter: Any) -> bool:
+    """Whether every piece psi separates into lies on one process."""
+    return cutting_dims(psi, parameter) == ()
+
+
+@dataclass(frozen=True)
+class MeshSum:
+    """The sum over the processes along some dimensions of a mesh, which complete what each has of a group.
+
+    Parameters
+    ----------
+    mesh : DeviceMesh
+    dims : tuple of int
+    """
+
+    mesh: Any
+    dims: tuple[int, ...]
+
+    def add_up(self, totals: Tensor) -> None:
+        """Replace numbers by their sums over the processes, the same bits on all of them."""
+        for dim in self.dims:
+            torch.distributed.all_reduce(totals, group=self.mesh.get_group(dim))
+
+
+def mesh_sum_of_groups(psi: Regularizer, parameter: Tensor) -> MeshSum | None:
+    """The sum that completes the pieces that psi separates into; None if every one lies on one process."""
+    if not is_sharded(parameter):
+        return None
+    dims = cutting_dims(psi, parameter)
+    return MeshSum(parameter.device_mesh, dims) if dims else None
 
 
 def some_piece_is_empty(parameter: Any) -> bool:

@@ -13,9 +13,9 @@ from ramda_theory.kernels import eager
 from ramda_theory.kernels.dispatch import Plan, StepExplanation, explain, left_to_step, numbers_on_device
 from ramda_theory.kernels.eager.solve import Pending, Records, StepInexactness
 from ramda_theory.kernels.eager.undo import Undo
-from ramda_theory.kernels.nonfinite import NonFiniteGradient, nonfinite_parameters, nonfinite_somewhere
+from ramda_theory.kernels.nonfinite import NonFiniteGradient, nonfinite_here, nonfinite_parameters
 from ramda_theory.kernels.recurrences import Recurrence
-from ramda_theory.kernels.sharding import meshes
+from ramda_theory.kernels.sharding import any_process, laid_alike, meshes
 from ramda_theory.kernels.work import Work, device_scalars
 from ramda_theory.model.compaction import Compaction
 from ramda_theory.optim.changes import ChangedOptions
@@ -248,6 +248,8 @@ class StructuredOptimizer(HasStructuredPoint, Checkpointed):
         self._new.clear()
         try:
             work = self._gather_all()
+            for each in work:
+                each.grads[:] = map(laid_alike, each.grads, each.params)
             if self._plan is None or not self._plan.still_holds(work, recording):
                 check_work(work)
                 self._plan = Plan(self._recurrence, work, recording)
@@ -323,18 +325,17 @@ class StructuredOptimizer(HasStructuredPoint, Checkpointed):
 
     @staticmethod
     def _somewhere(work: list[Work], plan: Plan | None) -> Tensor | bool:
-        """Whether a gradient is not finite: what compiled loops take is looked through by them."""
-        if plan is not None and plan.tables:
-            eager_work = plan.remaining(work)
-            remaining = [parameter for each in eager_work for parameter in each.params]
-            if not remaining:
-                return plan.nonfinite()
-            # What is shared with other processes is decided with them, about all gradients.
-            if not meshes([gradient for each in eager_work for gradient in each.grads]):
-                found = nonfinite_somewhere(remaining)
-                own = plan.nonfinite()
-                return found | (own.to(found.device) if isinstance(own, Tensor) else own)
-        return nonfinite_somewhere([parameter for each in work for parameter in each.params])
+        """Whether a gradient is not finite: what compiled functions take is looked through by them.
+
+        All processes are asked, whichever engines step their pieces.
+        """
+        params = [parameter for each in (work if plan is None else plan.remaining(work)) for parameter in each.params]
+        found: Tensor | bool = plan is not None and bool(plan.tables) and plan.nonfinite()
+        if params:
+            own = nonfinite_here(params)
+            found = own | (found.to(own.device) if isinstance(found, Tensor) else found)
+        over = meshes([gradient for each in work for gradient in each.grads])
+        return any_process(torch.as_tensor(found), over) if over else found
 
     def _refuse_sparse(self) -> None:
         for group in self.param_groups:

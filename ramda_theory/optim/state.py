@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from ramda_theory.arrays import real
 from ramda_theory.kernels.eager.solve import Records
-from ramda_theory.kernels.sharding import local
+from ramda_theory.kernels.sharding import is_sharded, local
 from ramda_theory.optim.options import PLAIN_KEYS, Check, check_loaded, from_plain, to_plain
 
 SQUARES = ("grad_sq_sum", "exp_avg_sq", "norms")
@@ -47,11 +47,12 @@ class Checkpointed(Optimizer):
         -------
         dict
         """
-        hook = self.register_state_dict_post_hook(_pack_options, prepend=True)
+        hooks = [self.register_state_dict_post_hook(each, prepend=True) for each in (_pack_options, _leave_own_norms)]
         try:
             return super().state_dict()
         finally:
-            hook.remove()
+            for hook in hooks:
+                hook.remove()
 
     @torch._disable_dynamo
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -212,3 +213,12 @@ def _pack_options(_: Optimizer, state_dict: dict[str, Any]) -> None:
     """Write regularizers, solvers and tolerances as plain data."""
     for group in state_dict["param_groups"]:
         group.update({key: to_plain(group[key]) for key in PLAIN_KEYS if key in group})
+
+
+def _leave_own_norms(optimizer: Optimizer, state_dict: dict[str, Any]) -> None:
+    """Leave out the norms of groups of sharded parameters: each process has those of its own, which are found again."""
+    params = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    for index, parameter in enumerate(params):
+        state = state_dict["state"].get(index, {})
+        if "norms" in state and is_sharded(parameter):
+            state_dict["state"][index] = {key: value for key, value in state.items() if key != "norms"}

@@ -26,8 +26,9 @@ from triton.compiler import ASTSource
 from ramda_theory.kernels import recurrences
 from ramda_theory.kernels.recurrences import MAX_OPTIONS
 from ramda_theory.kernels.rules import ADJACENT, COLUMNS, L1, MCP, NO_PSI, SCAD
-from ramda_theory.kernels.triton import entries, groups, numbers
+from ramda_theory.kernels.triton import cut_groups, entries, groups, numbers
 from ramda_theory.kernels.triton.layout import ENTRIES, members, split_shape, tile_shape, unaligned_shape
+from ramda_theory.kernels.triton.shared import GROUPS
 from ramda_theory.kernels.triton.table import REGISTERS, REGISTERS_ALONE, TENSORS, entry_options
 from ramda_theory.kernels.triton.translate import translated
 
@@ -67,11 +68,22 @@ def variants() -> Iterator[Variant]:
             },
             {},
         )  # fmt: skip
+        yield from of_shared_norms(method)
         for dtype, aligned in product((tl.float32, tl.bfloat16, tl.float16), (True, False)):
             yield from of_method(method, dtype, aligned)
     for dtype in (tl.float32, tl.bfloat16, tl.float16):
         types = {"tiles": "*i64", "gradients": "*i64", "found": "*i1"}
         yield f"look {dtype}", numbers.look, types, {"DTYPE": dtype, "BLOCK": ENTRIES}, {"num_warps": 8}
+
+
+def of_shared_norms(method: Any) -> Iterator[Variant]:
+    """The kernels of one number for each group that is cut across processes."""
+    types = {"shared": "*fp32", "owners": "*i32", "kept": "*i64", "numbers": "*fp32", "count": "i32"}
+    own = {"METRIC": method.metric, "GROUPS": GROUPS}
+    yield f"{method.name} first norms", cut_groups.first_norms, types, own, {}
+    for last in (False, True):
+        constants = {**own, "PROLOGUE": translated(method.prologue), "LAST": last}
+        yield f"{method.name} {'last' if last else 'next'} norms", cut_groups.next_norms, types, constants, {}
 
 
 def of_method(method: Any, dtype: Any, aligned: bool) -> Iterator[Variant]:
@@ -99,10 +111,12 @@ def of_method(method: Any, dtype: Any, aligned: bool) -> Iterator[Variant]:
             constants = {**own, **changing, **team, "MEET": True}
             together = warps | {"launch_cooperative_grid": True, "maxnreg": REGISTERS}
             yield f"{name} {word} team", groups.step_groups, {**both, "count": "i32"}, constants, together
-            cut |= {"BM": split_shape(shape).rows}
-            narrow = warps | {"maxnreg": REGISTERS}
+        cut |= {"BM": split_shape(shape).rows}
+        narrow = warps | {"maxnreg": REGISTERS}
+        if members(sizes, shape) > 1:
             yield f"{name} {word} measure", groups.measure_groups, both, {**own, **cut}, narrow
-            yield f"{name} {word} write", groups.write_groups, TABLES, {**own, **changing, **cut}, warps
+        yield f"{name} {word} share", cut_groups.share_moments, {**both, "count": "i32"}, {**own, **cut}, narrow
+        yield f"{name} {word} write", groups.write_groups, TABLES, {**own, **changing, **cut}, warps
 
 
 def figures(variant: Variant, architecture: int) -> dict[str, Any]:

@@ -83,7 +83,9 @@ def even(sizes: Sizes, shape: Shape) -> bool:
     return kept * size % 4 == 0 and (size % 4 == 0 or groups_at_once(size, shape.columns) * size % 4 == 0)
 
 
-def group_tiles(tensor: int, sizes: Sizes, shape: Shape, first_block: int, scratch: int) -> tuple[np.ndarray, int, int]:
+def group_tiles(
+    tensor: int, sizes: Sizes, shape: Shape, first_block: int, scratch: int, meets: bool = False
+) -> tuple[np.ndarray, int, int]:
     """The tiles of a tensor, block by block, as the columns of the table in `ramda_theory.kernels.triton.groups`.
 
     Parameters
@@ -93,6 +95,8 @@ def group_tiles(tensor: int, sizes: Sizes, shape: Shape, first_block: int, scrat
     shape : Shape
     first_block, scratch : int
         Number of the first block, and where its scratch begins.
+    meets : bool
+        Whether also a single member leaves its sums there.
 
     Returns
     -------
@@ -119,7 +123,7 @@ def group_tiles(tensor: int, sizes: Sizes, shape: Shape, first_block: int, scrat
     i, group, row, column = (axis.reshape(-1).astype(np.int64) for axis in grid)
     width = np.minimum(at_once, groups - group) * columns_each
     block = np.arange(len(i), dtype=np.int64) // team
-    room = 2 * 4 * team * shape.columns if team > 1 else 0
+    room = 2 * 4 * team * shape.columns if team > 1 or meets else 0
     tiles = np.stack(
         [
             np.full_like(i, tensor),

@@ -11,11 +11,12 @@ from torch.nn import Parameter
 
 from ramda_theory.kernels.cpu.layout import Sizes, row_major
 from ramda_theory.kernels.rules import L1, is_grouped
+from ramda_theory.kernels.sharding import MeshSum
 
 
 @dataclass(frozen=True)
 class Row:
-    """One tensor of a table.
+    """One tensor of a table, or this process's piece of it.
 
     Parameters
     ----------
@@ -39,6 +40,8 @@ class Row:
         Whether the gradient began at a multiple of 16 bytes.
     options : dict
         The parameter group.
+    cut : MeshSum, optional
+        What completes the totals of its groups, which are cut across processes; None: each is whole here.
     """
 
     weight: Tensor
@@ -53,11 +56,12 @@ class Row:
     dtype: torch.dtype
     even: bool
     options: dict[str, Any]
+    cut: MeshSum | None = None
 
     def addresses(self, norms: int) -> list[int]:
-        """As the columns of the table of addresses; ``norms``: where there is room for them, if it has none."""
+        """As the columns of the table of addresses; ``norms``: where there is room for them, if `needs_room`."""
         arrays = [array.data_ptr() for array in self.arrays]
-        norms = norms if self.norms is None else self.norms.data_ptr()
+        norms = norms if self.needs_room else self.kept_norms
         return [
             self.weight.data_ptr(),
             0 if self.bits is None else self.bits.data_ptr(),
@@ -67,6 +71,16 @@ class Row:
             self.step.data_ptr(),
             0 if self.weight_sum is None else self.weight_sum.data_ptr(),
         ]
+
+    @property
+    def needs_room(self) -> bool:
+        """Whether its norms, between two launches, are not in the state."""
+        return self.norms is None or self.cut is not None
+
+    @property
+    def kept_norms(self) -> int:
+        """Address of the norms in its state; 0 without."""
+        return 0 if self.norms is None else self.norms.data_ptr()
 
     @property
     def aligned(self) -> bool:
@@ -99,7 +113,7 @@ def alike(tensor: Tensor, dtype: torch.dtype, shape: torch.Size, stride: tuple[i
         and (tensor.stride() == stride or (tensor.is_contiguous() and stride == row_major(tuple(shape))))
         and tensor.device == device
         and type(tensor) in (Tensor, Parameter)
-        and tensor.data_ptr() != 0
+        and (tensor.data_ptr() != 0 or not tensor.numel())
         and not tensor.is_neg()
     )
 

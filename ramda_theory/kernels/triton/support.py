@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from ramda_theory.kernels.cpu.layout import axis_sizes
+from ramda_theory.kernels.cpu.layout import Sizes, axis_sizes
 from ramda_theory.kernels.cpu.support import group_norms, layout
 from ramda_theory.kernels.recurrences import Recurrence
-from ramda_theory.kernels.rules import is_grouped, rule_of
+from ramda_theory.kernels.rules import Spec, is_grouped, rule_of
+from ramda_theory.kernels.sharding import is_sharded, local, mesh_sum_of_groups
 from ramda_theory.kernels.triton.rows import Row, alike, begins_evenly
 from ramda_theory.kernels.work import Work
 from ramda_theory.subproblem import Exact
@@ -74,15 +75,20 @@ def group_reason(options: dict[str, Any]) -> str | None:
 
 def tensor_reason(parameter: Tensor) -> str | None:
     """Why the kernels cannot go through a parameter; None if they can."""
-    if type(parameter) not in (Tensor, Parameter):
-        return f"it is a {type(parameter).__name__}"
-    if not runs_on(parameter.device):
-        return f"it is on {parameter.device}"
-    if parameter.dtype not in DTYPES:
-        return f"its dtype is {parameter.dtype}"
-    if parameter.data_ptr() == 0 or parameter.is_neg():
+    if is_sharded(parameter) and any(place.is_partial() for place in parameter.placements):
+        return "its processes hold summands"
+    piece = local(parameter)
+    if type(piece) not in (Tensor, Parameter):
+        return f"it is a {type(piece).__name__}"
+    if not runs_on(piece.device):
+        return f"it is on {piece.device}"
+    if piece.dtype not in DTYPES:
+        return f"its dtype is {piece.dtype}"
+    if is_sharded(parameter) and not piece.numel():
+        return None
+    if piece.data_ptr() == 0 or piece.is_neg():
         return "it has no memory of its own"
-    if axis_sizes(tuple(parameter.shape), parameter.stride(), ()) is None:
+    if axis_sizes(tuple(piece.shape), piece.stride(), ()) is None:
         return "its entries do not fill its memory"
     return None
 
@@ -95,10 +101,19 @@ def reason_against(options: dict[str, Any], parameter: Tensor, gradient: Tensor)
         value = options.get(name)
         if isinstance(value, Tensor) and not value.is_cpu and value.device != parameter.device:
             return f"its {name} is on {value.device}"
-    own = layout(parameter)
-    if not alike(gradient, *own, parameter.device):
+    if is_sharded(parameter) != is_sharded(gradient):
+        return "it or its gradient alone is cut across processes"
+    piece = local(parameter)
+    if not alike(local(gradient), *layout(piece), piece.device):
         return "its gradient has another dtype, device or layout"
-    found = rule_of(options["regularizer"], own)
+    psi = options["regularizer"]
+    if is_sharded(parameter):
+        return sharded_reason(psi, parameter)
+    return memory_reason(rule_of(psi, layout(parameter)))
+
+
+def memory_reason(found: tuple[int, Sizes, Spec] | str) -> str | None:
+    """Why the kernels cannot follow what `rule_of` found; None if they can."""
     if isinstance(found, str):
         return found
     rule, (_, rows, kept, size), _ = found
@@ -107,32 +122,51 @@ def reason_against(options: dict[str, Any], parameter: Tensor, gradient: Tensor)
     return None
 
 
+def sharded_reason(psi: Any, parameter: Any) -> str | None:
+    """Why the kernels cannot step the groups of a DTensor; None if they can.
+
+    All processes must say the same, so that only what they know alike counts, of the whole tensor.
+    """
+    spec = None if psi is None else psi.kernel()
+    if spec is None or not spec.group_weight:
+        return None
+    if psi.piece_axes(tuple(parameter.shape)) is None:
+        return "its groups are no slices of it, and it is cut across processes"
+    if not parameter.is_contiguous():
+        return "it has groups and is cut across processes, but not contiguous"
+    return memory_reason(rule_of(psi, layout(parameter), parameter.shape))
+
+
 def row(recurrence: Recurrence, work: Work, i: int) -> tuple[tuple[str, torch.device], Row] | str:
     """The key and the row of a table for parameter ``i``, or why the kernels cannot step it."""
     parameter, w, gradient = work.params[i], work.weights[i], work.grads[i]
     if reason := reason_against(work.options, parameter, gradient):
         return reason
-    own, device = layout(parameter), parameter.device
-    arrays = tuple(array[i] for array in work.arrays)
-    if not all(alike(array, torch.float32, *own[1:], device) for array in (w, *arrays)):
+    psi, piece, device = work.options["regularizer"], local(parameter), parameter.device
+    own, arrays = local(w), tuple(local(array[i]) for array in work.arrays)
+    if not all(alike(array, torch.float32, *layout(piece)[1:], device) for array in (own, *arrays)):
         return "its state has another dtype, device or layout"
     step, weight_sum = work.steps[i], work.weight_sums[i] if work.weight_sums else None
     if not _is_number(step, device, torch.int64) or (
         weight_sum is not None and not _is_number(weight_sum, device, torch.float64)
     ):
         return "the numbers of its state are not on its device"
-    found = rule_of(work.options["regularizer"], own)
+    found = rule_of(psi, layout(piece), parameter.shape if is_sharded(parameter) else None)
     assert not isinstance(found, str)  # `reason_against` has looked
     rule, sizes, spec = found
+    cut = mesh_sum_of_groups(psi, parameter) if is_grouped(rule) else None
+    if cut is not None and not piece.is_contiguous():  # others might go on, and wait for this process
+        raise RuntimeError(f"a parameter of shape {tuple(parameter.shape)} has a piece that is not contiguous")
     norms = None
     if is_grouped(rule) and recurrence.metric:
-        groups = torch.Size((sizes[0] * sizes[2],))
         norms = work.states[i].get("norms")
-        if norms is None or not alike(norms, torch.float32, groups, (1,), device):
-            norms = work.states[i]["norms"] = group_norms(w, sizes)
-    bits = None if w is parameter else parameter
-    of_gradient = gradient.dtype, begins_evenly(gradient)
-    row = Row(w, bits, arrays, step, weight_sum, norms, sizes, spec, rule, *of_gradient, work.options)
+        if norms is None or not alike(norms, torch.float32, torch.Size((sizes[0] * sizes[2],)), (1,), device):
+            # Of cut groups no process knows the norms, but all must begin with the same.
+            begin = group_norms(own, sizes) if cut is None and own.numel() else own.new_zeros(sizes[0] * sizes[2])
+            norms = work.states[i]["norms"] = begin
+    bits = None if w is parameter else piece
+    of_gradient = gradient.dtype, begins_evenly(local(gradient))
+    row = Row(own, bits, arrays, step, weight_sum, norms, sizes, spec, rule, *of_gradient, work.options, cut)
     return ("triton", device), row
 
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ramda_theory.kernels.recurrences import MAX_OPTIONS, Recurrence
 from ramda_theory.kernels.rules import MCP, is_grouped
-from ramda_theory.kernels.triton import entries, groups, numbers, support
+from ramda_theory.kernels.sharding import MeshSum
+from ramda_theory.kernels.triton import cut_groups, entries, groups, numbers, support
 from ramda_theory.kernels.triton.layout import (
     ENTRIES,
     Shape,
@@ -29,14 +30,15 @@ from ramda_theory.kernels.triton.layout import (
     unaligned_shape,
 )
 from ramda_theory.kernels.triton.rows import Row
+from ramda_theory.kernels.triton.shared import SharedNorms
 from ramda_theory.kernels.triton.translate import translated
 from ramda_theory.kernels.triton.upload import AddressTables, uploaded
 
 TYPES = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16, torch.float16: tl.float16}
 TENSORS = 128
 """Whose numbers one program works out."""
-ALONE, TEAM, SPLIT = "alone", "team", "split"
-"""How the tiles of a group come together: there is one, they meet, or two launches."""
+ALONE, TEAM, SPLIT, SHARED = "alone", "team", "split", "shared"
+"""How the tiles of a group come together: there is one, they meet, two launches, or those of several processes do."""
 
 
 class Launch:
@@ -80,7 +82,7 @@ class Launch:
         else:
             tiles, block, room = [], 0, 0
             for i, row in rows.items():
-                own, block, room = group_tiles(i, row.sizes, shape, block, room)
+                own, block, room = group_tiles(i, row.sizes, shape, block, room, meets=scheme == SHARED)
                 tiles.append(own)
             self._weights |= {
                 "SEVERAL": any(row.sizes[1] > 1 and row.sizes[3] > 1 for row in rows.values()),
@@ -105,6 +107,7 @@ class Launch:
         if self._scheme == SPLIT:
             # Left alone, the compiler spills some registers so that more programs fit.
             groups.measure_groups[(self._count,)](*told, *meeting, **self._weights, **launch, maxnreg=REGISTERS)
+        if self._scheme in (SPLIT, SHARED):
             groups.write_groups[(self._count,)](*told, **self._weights, **changing, **launch)
             return
         grid = self._count
@@ -115,6 +118,13 @@ class Launch:
         groups.step_groups[(grid,)](
             *told, *meeting, self._count, **self._weights, **changing, MEET=self._scheme == TEAM, **launch
         )
+
+    def share(self, addresses: Tensor, gradients: Tensor, row_numbers: Tensor, count: int) -> None:
+        """Leave the moments of the tiles in a shared table of ``count`` groups."""
+        assert self._shape is not None
+        told = self._tiles, addresses, gradients, row_numbers, self._scratch, self._meetings, count
+        options = {"num_warps": self._shape.warps, "maxnreg": REGISTERS}
+        cut_groups.share_moments[(self._count,)](*told, **self._weights, **options)
 
 
 REGISTERS = 128
@@ -138,6 +148,8 @@ def resident(device: torch.device, shape: Shape) -> int:
 
 def scheme_of(row: Row, shape: Shape, device: torch.device) -> str:
     """How the tiles of a tensor's groups come together."""
+    if row.cut is not None:
+        return SHARED
     team = members(row.sizes, shape)
     if team == 1:
         return ALONE
@@ -159,16 +171,23 @@ class Table:
     def __init__(self, recurrence: Recurrence, key: tuple[str, torch.device], rows: Sequence[Row]) -> None:
         device = self._device = key[1]
         self.weights = [row.weight for row in rows] + [row.bits for row in rows if row.bits is not None]
-        own = np.array([0 if row.norms is not None else row.groups for row in rows])
+        own = np.array([row.groups if row.needs_room and row.cut is None else 0 for row in rows])
         # Between two launches norms have to be somewhere, also those that no step starts from.
         self._norms = torch.empty(int(own.sum()), dtype=torch.float32, device=device)
-        rooms = self._norms.data_ptr() + 4 * (np.cumsum(own) - own)
+        rooms = dict(enumerate(self._norms.data_ptr() + 4 * (np.cumsum(own) - own)))
+        cut: dict[MeshSum, dict[int, Row]] = {}
+        for i, row in enumerate(rows):
+            if row.cut is not None:
+                cut.setdefault(row.cut, {})[i] = row
+        self._shared = {among: SharedNorms(recurrence, among, theirs, device) for among, theirs in cut.items()}
+        for each in self._shared.values():
+            rooms |= each.rooms
         self._kept = [row.norms for row in rows]
         owners = {id(row.options): row.options for row in rows}
         numbering = {owner: k for k, owner in enumerate(owners)}
         self._group_at = [numbering[id(row.options)] for row in rows]
         self._count, self._recurrence = len(rows), recurrence
-        table = np.array([row.addresses(int(room)) for row, room in zip(rows, rooms, strict=True)], dtype=np.int64)
+        table = np.array([row.addresses(int(rooms[i])) for i, row in enumerate(rows)], dtype=np.int64)
         self._addresses = uploaded(table, device)
         self._specs = uploaded(np.array([row.numbers() for row in rows], dtype=np.float64), device)
         self._groups = uploaded(np.array(self._group_at, dtype=np.int32), device)
@@ -187,7 +206,13 @@ class Table:
             "SUMS": recurrence.sums,
         }
         self._compiled = False
-        self._launches = [Launch(recurrence, *rest, device) for rest in _launches(rows, device)]
+        self._launches: list[Launch] = []
+        self._sharing: dict[MeshSum, list[Launch]] = {among: [] for among in self._shared}
+        for own_rows, shape, scheme, aligned in _launches(rows, device):
+            self._launches.append(launch := Launch(recurrence, own_rows, shape, scheme, aligned, device))
+            first = next(iter(own_rows.values()))
+            if first.cut is not None:
+                self._sharing[first.cut].append(launch)
         self._flat: list[tuple[Tensor, int, Any]] = []
         for dtype in dict.fromkeys(row.dtype for row in rows):
             tiles = np.concatenate(
@@ -242,8 +267,11 @@ class Table:
                 UNSCALES=grad_scale is not None,
                 BLOCK=TENSORS,
             )
+            told = self._addresses, gradients, self._numbers
+            for among, shared in self._shared.items():
+                shared.solve(self._sharing[among], *told)
             for launch in self._launches:
-                launch.step(self._addresses, gradients, self._numbers)
+                launch.step(*told)
         self._compiled = True
 
     def _on_device(self) -> AbstractContextManager[None]:
@@ -292,17 +320,19 @@ def _launches(rows: Sequence[Row], device: torch.device) -> list[tuple[dict[int,
     """Rows by what their variant of a kernel depends on; tensors without entries are in none."""
     found: dict[Any, tuple[dict[int, Row], Shape | None, str, bool]] = {}
     for i, row in enumerate(rows):
+        if not row.weight.numel():
+            continue
         shape = tile_shape(row.sizes) if is_grouped(row.rule) else None
         scheme = ALONE if shape is None else scheme_of(row, shape, device)
         if shape is not None and scheme == TEAM and not (row.aligned and even(row.sizes, shape)):
             shape = unaligned_shape(shape)
             scheme = scheme_of(row, shape, device)
-        if shape is not None and scheme == SPLIT:
+        if shape is not None and scheme in (SPLIT, SHARED):
             shape = split_shape(shape)
         regular = row.weight.numel() % 4 == 0 if shape is None else even(row.sizes, shape)
         aligned = regular and row.aligned
         several = row.sizes[1] > 1 and row.sizes[3] > 1
-        key = (row.rule, row.dtype, shape, scheme, aligned, shape is not None and several)
+        key = (row.rule, row.dtype, shape, scheme, aligned, shape is not None and several, row.cut)
         found.setdefault(key, ({}, shape, scheme, aligned))[0][i] = row
     return list(found.values())
 

@@ -122,7 +122,7 @@ class SparseGroupLasso(Grouped):
         same_shape(w=w, g=g)
         groups, g = self.groups(w), to_float64(xp, g)
         l1 = scale * self._l1_weight
-        left = xp.where(w == 0, soft_threshold(xp, g, l1), g + l1 * to_float64(xp, xp.sign(w)))
+        left = xp.where(w == 0, soft_threshold(xp, g, l1), xp.where(w > 0, g + l1, g - l1))
         return ball_residual(xp, groups, w, left, self.group_norms(w), scale * self._radius(xp, groups, w))
 
     def nondegeneracy_margin(self, w: Array, g: Array) -> Array:

@@ -23,6 +23,8 @@ CLASSES = {cls.__name__: cls for cls in (RAMDA, RMDA, ProxSGD, ProxAdamW, Normal
 LRS = {"RAMDA": 0.1, "RMDA": 0.3, "ProxSGD": 0.3, "ProxAdamW": 0.05, "NormalMapSGD": 0.1}
 ROWS, COLUMNS = [Shard(0)], [Shard(1)]
 STEPS, RESTART_AFTER = 5, 3
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+"""With GPUs, the kernels are compiled, and every process has one of its own."""
 
 PARAMETERS = {
     "entries": ((7, 4), ROWS, ElasticNet(0.2, 0.1)),
@@ -59,7 +61,7 @@ def numbers(seed, name, scale=1.0):
     found = scale * torch.randn(shape, generator=generator)
     found[2::3] *= 0.05
     found[..., 1::2] *= 0.05
-    return found.to(torch.bfloat16) if name == "half precision" else found
+    return found.to(DEVICE, torch.bfloat16 if name == "half precision" else None)
 
 
 def optimizer(cls, mesh=None, names=PARAMETERS, **options):
@@ -116,7 +118,9 @@ def nonfinite(mesh, rank, policy):
 
 
 def counted(mesh, cls, name):
-    """Kernels launched and sums over the processes in the second step of a parameter."""
+    """Kernels launched and sums over the processes in the second step of a parameter; seen by the interpreter alone."""
+    if DEVICE == "cuda":
+        return None
     from triton.runtime.interpreter import GridExecutor
 
     own, params = optimizer(cls, mesh, (name,))
@@ -145,9 +149,9 @@ def explained(mesh):
     """(engine, reason) for parameters that kernels take, and for others."""
 
     def sharded(shape, dtype=torch.float32):
-        return nn.Parameter(distribute_tensor(torch.ones(shape, dtype=dtype), mesh, ROWS))
+        return nn.Parameter(distribute_tensor(torch.ones(shape, dtype=dtype, device=DEVICE), mesh, ROWS))
 
-    turned = DTensor.from_local(torch.ones(3, 4).t(), mesh, COLUMNS, run_check=False)
+    turned = DTensor.from_local(torch.ones(3, 4, device=DEVICE).t(), mesh, COLUMNS, run_check=False)
     groups = [
         (sharded((6, 4)), GroupLasso(0.1)),
         (sharded((6, 4)), GroupLasso(0.1, dims=(2,), view=(2, 3, 4))),
@@ -162,9 +166,12 @@ def explained(mesh):
 
 
 def of_gradients(mesh, rank):
-    """A parameter after steps with gradients that are copies, or summands, or lie the other way round in memory."""
+    """A parameter after steps with gradients that are copies, or summands, or lie the other way round in memory.
+
+    And after steps that one process alone plans anew.
+    """
     ends = []
-    for kind in ("alike", "copies", "summands", "turned"):
+    for kind in ("alike", "copies", "summands", "turned", "planned anew"):
         own, params = optimizer(RAMDA, mesh, ("cut groups",))
         (parameter,) = params.values()
         for t in range(1, 4):
@@ -178,6 +185,8 @@ def of_gradients(mesh, rank):
                 parameter.grad = DTensor.from_local(
                     piece, mesh, ROWS, run_check=False, shape=parameter.shape, stride=parameter.stride()
                 )
+            if kind == "planned anew" and rank == 1:
+                own._plan = None
             with kernels.using("triton"):
                 own.step()
         ends.append(full(parameter.detach()).clone())
@@ -186,7 +195,7 @@ def of_gradients(mesh, rank):
 
 def network():
     torch.manual_seed(5)
-    return nn.Sequential(nn.Linear(6, 10), nn.Tanh(), nn.Linear(10, 7), nn.Tanh(), nn.Linear(7, 3))
+    return nn.Sequential(nn.Linear(6, 10), nn.Tanh(), nn.Linear(10, 7), nn.Tanh(), nn.Linear(7, 3)).to(DEVICE)
 
 
 def train_network(engine, rank=0, world=1, fsdp=False):
@@ -208,7 +217,7 @@ def train_network(engine, rank=0, world=1, fsdp=False):
         lr=0.02,
     )
     generator = torch.Generator().manual_seed(7)
-    inputs = torch.randn(8, 12, 6, generator=generator)
+    inputs = torch.randn(8, 12, 6, generator=generator).to(DEVICE)
     share = slice(rank * 12 // world, (rank + 1) * 12 // world)
     for batch in inputs:
         own.zero_grad()
@@ -260,7 +269,7 @@ ON_TWO_AXES = ("entries", "whole groups", "cut groups", "whole rows")
 
 def meshes_of_two_axes(folder, rank, world):
     """{kind: weights} on 2 x 2 processes: sharded both ways, or by rows on copies."""
-    mesh = init_device_mesh("cpu", (2, 2))
+    mesh = init_device_mesh(DEVICE, (2, 2))
     found = {}
     for kind in ([Shard(0), Shard(1)], [Shard(1), Shard(0)], [Replicate(), Shard(0)], [Shard(0), Shard(0)]):
         before = {name: PARAMETERS[name] for name in ON_TWO_AXES}
@@ -277,7 +286,10 @@ def work(rank, world, folder, part):
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     folder = Path(folder)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting {part}", rank=rank, world_size=world)
+    if DEVICE == "cuda":
+        torch.cuda.set_device(rank)
+    backend = "nccl" if DEVICE == "cuda" else "gloo"
+    dist.init_process_group(backend, init_method=f"file://{folder}/meeting {part}", rank=rank, world_size=world)
     results = PARTS[part](folder, rank, world)
     if rank == 0:
         torch.save(results, folder / f"{part}.pt")
@@ -287,7 +299,7 @@ def work(rank, world, folder, part):
 
 def first_part(folder, rank, world):
     """What every run of the tests asks."""
-    mesh = init_device_mesh("cpu", (world,))
+    mesh = init_device_mesh(DEVICE, (world,))
     results = {("weights", name): train(CLASSES[name], "triton", mesh) for name in FIRST}
     for policy in ("raise", "skip"):
         results["nonfinite", policy] = gathered(nonfinite(mesh, rank, policy), world)
@@ -300,7 +312,7 @@ def first_part(folder, rank, world):
 
 def second_part(folder, rank, world):
     """What takes longer."""
-    mesh = init_device_mesh("cpu", (world,))
+    mesh = init_device_mesh(DEVICE, (world,))
     results = {("weights", name): train(CLASSES[name], "triton", mesh) for name in OTHERS}
     results["gradients"] = of_gradients(mesh, rank)
     results["checkpoint"] = to_disk(folder / "checkpoint", mesh, load=False)
@@ -310,7 +322,7 @@ def second_part(folder, rank, world):
 
 def from_disk(folder, rank, world):
     """On from the checkpoint of the second part."""
-    return to_disk(folder / "checkpoint", init_device_mesh("cpu", (world,)), load=True)
+    return to_disk(folder / "checkpoint", init_device_mesh(DEVICE, (world,)), load=True)
 
 
 FIRST, OTHERS = ("RAMDA", "ProxSGD"), ("RMDA", "ProxAdamW", "NormalMapSGD")

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ramda_theory.arrays import namespace
 from ramda_theory.regularizers import L1, NuclearNorm
 from ramda_theory.regularizers.matrix_products import minimax_quintic, polynomials, shrink_by_products
+from ramda_theory.regularizers.whole_basis import shrink_in_basis
 
 
 def by_svd(z, threshold):
@@ -128,6 +129,62 @@ def test_a_basis_becomes_narrow_when_the_rank_falls():
     assert wide >= 40 > 2 * structure.rank > 0 and sequence.basis.shape[1] <= 2 * structure.rank + 4
     assert sequence.decompositions == 1 and sequence.confirmed()
     assert np.linalg.norm(x - by_svd(z, 9.5)[0]) <= error + 1e-9
+
+
+# -- from all singular vectors ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["even", "graded", "few below"])
+@pytest.mark.parametrize("backend", [*DOUBLE, TORCH32], ids=str)
+def test_products_make_up_for_what_singular_vectors_have_changed(backend, kind):
+    """To second order, which the error tells, whatever is below the threshold; and the rank is exact."""
+    rng = np.random.default_rng(0)
+    u, s, vh = np.linalg.svd(rng.standard_normal((40, 60)) / 8.0, full_matrices=False)
+    s = {"even": s, "graded": np.logspace(0.5, -3, 40), "few below": np.r_[s[:35] + 1.0, 1e-4 * s[35:]]}[kind]
+    threshold = {"even": 0.4, "graded": 0.02, "few below": 5e-2}[kind]
+    noise, taken = rng.standard_normal((40, 60)) / 60.0, 0
+    for change in (1e-1, 1e-2, 1e-3, 1e-4, 0.0):
+        z = backend.round((u * s) @ vh + change * threshold * noise)
+        given = backend.array(z)
+        size = float(np.linalg.norm(z))
+        found = shrink_in_basis(namespace(z=given), given, backend.array(u), threshold, 1e-2 * threshold)
+        if found is None:
+            assert change >= 1e-1
+            continue
+        x, rank, error = found
+        expected, exact = by_svd(z, threshold)
+        assert rank == exact
+        assert np.linalg.norm(to_numpy(x) - expected) <= 2 * error + 20 * backend.eps * size
+        assert np.sum(np.linalg.svd(to_numpy(x), compute_uv=False) > 60 * backend.eps * s[0]) == rank
+        assert error <= max((10 * change) ** 2 * threshold, 100 * backend.eps * threshold * np.sqrt(40))
+        taken += 1
+    assert taken >= 4
+
+
+@pytest.mark.parametrize("guess", [False, True])
+def test_a_basis_of_another_matrix_or_of_none_is_refused(guess):
+    rng = np.random.default_rng(3)
+    z = rng.standard_normal((30, 40))
+    other = np.linalg.svd(rng.standard_normal((30, 40)))[0]
+    stretched = np.linalg.svd(z)[0] * 1.001
+    for q in (other, stretched):
+        assert shrink_in_basis(np, z, q, 1.0, 1e-3, guess=guess) is None
+    assert shrink_in_basis(np, z, np.linalg.svd(z)[0], 1.0, 1e-3, guess=guess) is not None
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_sequence_of_high_rank_keeps_its_basis(exact, monkeypatch):
+    """One decomposition while little changes, another where much does."""
+    monkeypatch.setattr("ramda_theory.regularizers.threshold_sequence.MANY", 1)
+    rng = np.random.default_rng(4)
+    z, sequence = rng.standard_normal((60, 40)), NuclearNorm(1.0).prox_sequence(exact=exact)
+    for step in range(6):
+        z = z + (2e-4 if step < 5 else 1.0) * rng.standard_normal(z.shape)
+        x, structure, error = sequence(z, 3.0, 1e-4)
+        expected, rank = by_svd(z, 3.0)
+        assert error <= 1e-4 and np.linalg.norm(x - expected) <= 2 * error + 1e-12
+        assert structure.rank == rank > 20 and sequence.confirmed()
+        assert sequence.basis.shape == (40, 40) and sequence.decompositions == 1 + (step == 5)
 
 
 def test_other_regularizers_have_a_sequence_too():

@@ -12,10 +12,13 @@ from ramda_theory.arrays import Array, is_host, namespace, to_float64
 from ramda_theory.regularizers.matrix_products import shrink_by_products
 from ramda_theory.regularizers.prox_sequence import ProxSequence
 from ramda_theory.regularizers.singular_values import GRAM_LIMIT, svd
+from ramda_theory.regularizers.whole_basis import shrink_in_basis
 from ramda_theory.structure import Rank
 
 WIDEST = 0.5
 """A basis of more columns than this share of the shorter side costs more than a decomposition."""
+MANY = 256
+"""Of fewer singular vectors, all are found anew as fast as by products from those before."""
 LEEWAY = 1e-5
 """Relative: singular values this little above the threshold are not looked for."""
 
@@ -30,9 +33,10 @@ class ThresholdSequence(ProxSequence):
     With Q the basis of the left singular vectors, Rayleigh-Ritz on Q^T Z = U' S V^T gives singular triplets; those with
     S > tau make X = Q U' (S - tau) V^T.  Then Z - X = E + N, where E = Z V - Q U' S is how far they are from singular
     and N / tau is a subgradient of the nuclear norm at X if nothing above tau is left in Z - Q Q^T Z, which a Cholesky
-    factorization of tau^2 I minus its Gram matrix tells (`confirmed`).  Where there is no basis yet, the rank is not
-    low, E stays large, or the test fails, the Gram matrix of Z is decomposed.  On accelerators float32 matrices are
-    thresholded by products instead (`shrink_by_products`).
+    factorization of tau^2 I minus its Gram matrix tells (`confirmed`).  Where the rank is not low, the basis is that of
+    all singular vectors, and products make up for what they have changed (`shrink_in_basis`).  Where there is no basis
+    yet, E stays large, they have changed too much, or the test fails, the Gram matrix of Z is decomposed.  On
+    accelerators float32 matrices are thresholded by products alone (`shrink_by_products`).
 
     Parameters
     ----------
@@ -88,7 +92,14 @@ class ThresholdSequence(ProxSequence):
         """By subspace iteration; None where a decomposition is called for."""
         self._confirm = None
         q = self.basis
-        if q is None or q.shape[0] != z.shape[0] or not 0 < q.shape[1] <= WIDEST * z.shape[0]:
+        if q is None or q.shape[0] != z.shape[0] or not q.shape[1]:
+            return None
+        if q.shape[0] == q.shape[1]:
+            found = shrink_in_basis(xp, z, xp.astype(q, z.dtype), threshold, slack, guess=True)
+            if found is not None:
+                self.basis = self._columns(q, found[1])
+            return found
+        if q.shape[1] > WIDEST * z.shape[0]:
             return None
         q = xp.astype(q, z.dtype)
         if self._fresh:
@@ -127,6 +138,14 @@ class ThresholdSequence(ProxSequence):
         self._confirm = kept, z, threshold
         return x, rank, error
 
+    @staticmethod
+    def _columns(q: Array, rank: int) -> Array | None:
+        """What is to be kept of singular vectors in ascending order: the largest, all, or nothing."""
+        columns = room_for(rank)
+        if columns <= WIDEST * q.shape[0]:
+            return q[:, q.shape[1] - columns :]
+        return q if q.shape[0] >= MANY else None
+
     def _decomposed(self, xp: ModuleType, z: Array, threshold: float, slack: float) -> Found:
         """By the eigenvectors of the Gram matrix, in the precision that the slack allows, or an SVD."""
         self.decompositions += 1
@@ -150,8 +169,8 @@ class ThresholdSequence(ProxSequence):
             rank = int(xp.count_nonzero(s > threshold))
             q = xp.flip(u, axis=1)
             x = (u[:, :rank] * (s[:rank] - threshold)) @ vh[:rank]
-        columns = room_for(rank)
-        self.basis = xp.astype(q[:, q.shape[1] - columns :], z.dtype) if columns <= WIDEST * z.shape[0] else None
+        basis = self._columns(q, rank)
+        self.basis = None if basis is None else xp.astype(basis, z.dtype)
         return xp.astype(x, z.dtype), rank, error if error <= slack else 0.0
 
     def _refined(self, xp: ModuleType, z: Array, threshold: float, slack: float) -> tuple[Array, Array, int] | None:
@@ -159,18 +178,20 @@ class ThresholdSequence(ProxSequence):
 
         The rows of C = Q^T Z, Q from the Gram matrix in float32, are orthogonal but for rounding, relatively about
         r = 8 eps ||Z||_2^2 / (s_i s_j), which moves X by tau r.  Where that is above the slack, rows are turned by what
-        float64 says of them alone; None where they are too many.
+        float64 says of them alone; where they are too many, products make up for it.  None where that does not help.
         """
         values, q = xp.linalg.eigh(z @ z.T)
         most = float(values[-1])
         if not (threshold > 0 and slack > 0 and 0 < most < math.inf):
             return None
-        c = q.T @ z
         cut = 8.0 * float(xp.finfo(z.dtype).eps) * threshold * most / slack  # of s_i s_j
-        singular = xp.linalg.vector_norm(c, axis=1)
+        singular = xp.sqrt(xp.clip(values, min=0.0))
         low = int(xp.count_nonzero((singular * xp.min(singular) < cut) | (singular < 2.0 * threshold)))
         if low > WIDEST * z.shape[0]:
-            return None
+            found = shrink_in_basis(xp, z, q, threshold, slack)
+            return None if found is None or found[1] <= WIDEST * z.shape[0] else (found[0], q, found[1])
+        c = q.T @ z
+        singular = xp.linalg.vector_norm(c, axis=1)
         if low:
             part = to_float64(xp, c[:low])
             turn = xp.astype(xp.linalg.eigh(part @ part.T)[1], z.dtype)

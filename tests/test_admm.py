@@ -173,42 +173,71 @@ def test_bad_arguments():
 # -- the extrapolation -------------------------------------------------------------------------------------------------
 
 
+def advance(extrapolation, x, change, size):
+    """The x after this change, whose size is given."""
+    for room, array in zip(extrapolation.room(x), (change, x + change), strict=True):
+        room[...] = array
+    return extrapolation(size)
+
+
 def linear_iteration(extrapolation, matrix, right, x, steps):
-    """x <- matrix x + right, several side by side, extrapolated; the sizes of the changes."""
+    """x <- matrix x + right, extrapolated; the sizes of the changes."""
     sizes = []
     for _ in range(steps):
-        change = np.einsum("bij,bj->bi", matrix, x) + right - x
-        sizes.append(np.linalg.norm(change, axis=1))
-        x = extrapolation(x, change, sizes[-1])
+        change = matrix @ x + right - x
+        sizes.append(float(np.linalg.norm(change)))
+        x = advance(extrapolation, x, change, sizes[-1])
     return np.array(sizes)
 
 
 def test_linear_iterations_end_after_as_many_steps_as_there_are_unknowns():
-    """Anderson's method is then GMRES: four unknowns are found in six steps; each iteration as if it were alone."""
+    """Anderson's method is then GMRES: four unknowns are found in six steps."""
     rng = np.random.default_rng(0)
-    matrix = rng.standard_normal((3, 4, 4)) / 3
-    right, start = rng.standard_normal((2, 3, 4))
-    sizes = linear_iteration(Anderson(np, 5), matrix, right, start, 6)
-    assert np.all(sizes[-1] <= 1e-9 * sizes[0])
-    for i in range(3):
-        alone = linear_iteration(Anderson(np, 5), matrix[i : i + 1], right[i : i + 1], start[i : i + 1], 5)
-        np.testing.assert_allclose(alone[:, 0], sizes[:5, i], rtol=1e-6)
+    for _ in range(3):
+        matrix, right, start = rng.standard_normal((4, 4)) / 3, *rng.standard_normal((2, 4))
+        sizes = linear_iteration(Anderson(np, 5), matrix, right, start, 6)
+        assert sizes[-1] <= 1e-9 * sizes[0]
+
+
+def by_differences(changes, images):
+    """The least squares of the definition, with the differences themselves."""
+    dF, dG = np.diff(changes, axis=0).T, np.diff(images, axis=0).T
+    return images[-1] - dG @ np.linalg.lstsq(dF, changes[-1])[0]
+
+
+@pytest.mark.parametrize("shape", [(12,), (3, 4)])
+def test_a_step_is_that_of_the_definition(shape):
+    """Over the last three differences, also where changes become ever smaller, as they do."""
+    rng = np.random.default_rng(1)
+    extrapolation, changes, images, x = Anderson(np, 3), [], [], rng.standard_normal(shape)
+    for step in range(9):
+        change = 0.1**step * rng.standard_normal(shape)
+        changes.append(change.ravel())
+        images.append((x + change).ravel())
+        x = advance(extrapolation, x, change, 0.1**step)
+        expected = by_differences(np.array(changes[-4:]), np.array(images[-4:])) if step else images[0]
+        np.testing.assert_allclose(x.ravel(), expected, rtol=0, atol=1e-9)
 
 
 def test_no_memory_is_the_iteration_itself():
-    x, change = np.ones((1, 3)), np.full((1, 3), 0.5)
-    np.testing.assert_array_equal(Anderson(np, 0)(x, change, np.ones(1)), x + change)
+    extrapolation, x = Anderson(np, 0), np.ones(3)
+    for step in range(4):
+        x, before = advance(extrapolation, x, np.full(3, 0.5), 1.0), x
+        np.testing.assert_array_equal(before, 1.0 + 0.5 * step)
+        np.testing.assert_array_equal(x, before + 0.5)
 
 
 def test_a_residual_that_rises_makes_it_forget():
-    """The step after a rise is a plain one."""
+    """The step after a rise is a plain one, and what was before it does not count afterwards."""
     rng = np.random.default_rng(0)
-    extrapolation = Anderson(np, 3)
-    x = rng.standard_normal((1, 6))
-    for size in (1.0, 0.5, 0.2):
-        x = extrapolation(x, rng.standard_normal((1, 6)), np.array([size]))
-    change = rng.standard_normal((1, 6))
-    np.testing.assert_array_equal(extrapolation(x, change, np.array([5.0])), x + change)
+    extrapolation, changes = Anderson(np, 3), rng.standard_normal((5, 6))
+    x, images = rng.standard_normal(6), []
+    for change, size in zip(changes, (1.0, 0.5, 0.2, 5.0, 0.1), strict=True):
+        images.append(x + change)
+        x = advance(extrapolation, x, change, size)
+        if size == 5.0:
+            np.testing.assert_array_equal(x, images[-1])
+    np.testing.assert_allclose(x, by_differences(changes[-2:], np.array(images[-2:])), rtol=1e-9)
 
 
 @pytest.mark.parametrize("columns", [0, 7])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
-from ramda_theory.arrays import Array, inner, real, to_float64, total
+from ramda_theory.arrays import Array, inner, is_host, real, to_float64, total
 from ramda_theory.regularizers import Regularizer
 from ramda_theory.structure import Structure
 from ramda_theory.subproblem.anderson import Anderson
@@ -16,6 +16,8 @@ from ramda_theory.subproblem.problem import Candidate, Subproblem
 
 SHARE = 0.7
 """Of a large entry of the metric, what rho is: found by trying."""
+BLOCK = 32768
+"""Entries of arrays that are worked on together."""
 SINGLE = 3e-6
 """Tolerances of float32 data above this share of their magnitude are reached in float32."""
 
@@ -106,24 +108,30 @@ class ADMM:
         prox, extrapolation = psi.prox_sequence(basis), Anderson(xp, self.memory)
         structure: Structure | None = None
         iteration, residual = 0, math.inf
-        # In two arrays that stay: asking for memory would take longer than the arithmetic.
-        s, spare = xp.empty_like(z), xp.empty_like(z)
+        parts = rows_in_cache(z)
+        products = xp.empty_like(z[parts[0]])
         while iteration < max_iter:
             iteration += 1
             slack = 0.2 * max(tolerance, min(residual, 1e3 * tolerance)) / largest
             z, structure, error = prox(x, alpha / pieces, slack)
-            # P Z - b + rho (X - Z)
-            xp.multiply(x, rho, out=s)
-            s -= b
-            xp.multiply(excess, z, out=spare)
-            s += spare
-            size = xp.linalg.vector_norm(s)
+            # In arrays that stay, asking for memory would take longer than the arithmetic, and by rows: each is read
+            # from memory once.
+            change, image = extrapolation.room(x)
+            square = 0.0
+            for part in parts:
+                s, own = change[part], x[part]
+                # P Z - b + rho (X - Z)
+                xp.multiply(own, rho[part] if psi.separable else rho, out=s)
+                s -= b[part]
+                s += xp.multiply(excess[part], z[part], out=products if part is ... else products[: len(s)])
+                square += float(xp.linalg.vector_norm(s)) ** 2
+                s *= gain[part]
+                xp.add(own, s, out=image[part])
             off = largest * error
-            residual = float(size) + off
-            if residual <= tolerance and descends(problem, z, s, off, start) and prox.confirmed():
+            residual = math.sqrt(square) + off
+            if residual <= tolerance and descends(problem, z, change / gain, off, start) and prox.confirmed():
                 break
-            xp.multiply(gain, s, out=spare)
-            mapped, x = x, extrapolation(x[None], spare[None], size[None])[0]
+            mapped, x = x, extrapolation(math.sqrt(square))
         else:  # the dual is that of the last point, not of where it would go on
             x = mapped
         return Candidate(z, iteration, structure, (x - z) * (rho / alpha), prox.basis)
@@ -142,6 +150,14 @@ class ADMM:
         else:
             pieces = SHARE * psi.group_max(metric) if psi.separable else share * mean_of(xp, metric)
         return pieces, psi.spread(pieces, metric) if psi.separable else pieces
+
+
+def rows_in_cache(array: Array) -> list[Any]:
+    """Indices that together make up an array, each of so many rows as stay in a cache while some are worked on."""
+    if not is_host(array) or array.ndim < 2 or math.prod(array.shape) <= BLOCK:
+        return [...]
+    rows = max(1, BLOCK * array.shape[0] // math.prod(array.shape))
+    return [slice(first, first + rows) for first in range(0, array.shape[0], rows)]
 
 
 def detached(array: Array) -> Array:

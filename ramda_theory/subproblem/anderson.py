@@ -15,11 +15,14 @@ at first, twice as many each time."""
 
 
 class Anderson:
-    """Type-II Anderson extrapolation of x <- x + change(x), for one iteration or several side by side.
+    """Type-II Anderson extrapolation of x <- x + change(x).
 
     Over the last steps, with differences dF of the changes and dG of x + change,
 
         x <- x + change - dG gamma,   gamma = argmin ||change - dF gamma||.
+
+    What is kept are the changes and images themselves and the inner products of the changes; differences are only taken
+    of these few numbers, so that a step reads each array once and writes one.
 
     Parameters
     ----------
@@ -30,70 +33,78 @@ class Anderson:
     """
 
     def __init__(self, xp: ModuleType, memory: int) -> None:
-        self._xp, self._memory, self._count = xp, memory, 0
-        self._changes: Any = None  # dF, shape (iterations, memory, entries)
-        self._images: Any = None  # dG
-        self._gram: Any = None  # dF dF^T
-        self._spare: Any = None  # room for the next x + change
-        self._last: Any = None  # change and x + change of the last step
-        self._least: Any = None  # least residual of each iteration so far
-        self._plain: Any = None  # plain steps that are left of each, and how many the next time
-        self._next: Any = None
+        self._xp, self._memory = xp, memory
+        self._slots = max(memory, 1) + 1
+        self._changes: Any = None  # F, shape (slots, entries)
+        self._images: Any = None  # G
+        self._results: Any = None  # the x of every other step
+        self._products = np.zeros((self._slots, self._slots))  # F F^T
+        self._count = 0
+        self._taken: list[int] = []  # slots that count, the oldest first
+        self._least = np.inf  # residual so far
+        self._plain, self._next = 0, 1  # plain steps that are left, and how many the next time
 
-    def __call__(self, x: Array, change: Array, residual: Array) -> Array:
+    def room(self, x: Array) -> tuple[Array, Array]:
+        """Two arrays like ``x``, for the change and for x + change; what they hold is not kept for ever.
+
+        Parameters
+        ----------
+        x : array
+
+        Returns
+        -------
+        change, image : arrays
+        """
+        if self._changes is None:
+            shape = (self._slots, *x.shape)
+            self._changes, self._images = (self._xp.zeros(shape, dtype=x.dtype, device=x.device) for _ in range(2))
+            self._results = self._xp.zeros((2, *x.shape), dtype=x.dtype, device=x.device)
+        slot = self._count % self._slots
+        return self._changes[slot, ...], self._images[slot, ...]
+
+    def __call__(self, residual: float) -> Array:
         """The next x.
 
         Parameters
         ----------
-        x, change : arrays, shape (iterations, ...)
-        residual : array, shape (iterations,)
-            What tells progress from going astray.
+        residual : float
+            Of the step whose change and image `room` holds: what tells progress from going astray.
 
         Returns
         -------
-        array of the shape of ``x``
+        array
+            Good until two calls later.
         """
-        if not self._memory:
-            return x + change
-        xp, count = self._xp, x.shape[0]
-        sizes = to_host(residual)
-        f, before = xp.reshape(change, (count, -1)), xp.reshape(x, (count, -1))
-        if self._last is None:
-            self._changes = xp.zeros((count, self._memory, f.shape[1]), dtype=f.dtype, device=x.device)
-            self._images = xp.zeros_like(self._changes)
-            self._gram = np.zeros((count, self._memory, self._memory))
-            self._least, self._plain, self._next = sizes, np.zeros_like(sizes), np.ones_like(sizes)
-            self._last = xp.asarray(f, copy=True), before + f
-            self._spare = xp.empty_like(f)
-            return xp.reshape(xp.asarray(self._last[1], copy=True), x.shape)
-        astray = (sizes > RISE * self._least) & (self._plain <= 0)
-        self._plain = np.where(astray, self._next, self._plain - 1.0)
-        self._next = np.where(astray, 2.0 * self._next, self._next)
-        self._least = np.minimum(self._least, sizes)
-        kept = self._plain <= 0
-        slot = self._count % self._memory
+        xp, slot = self._xp, self._count % self._slots
         self._count += 1
-        last_f, last_g = self._last
-        g, self._spare = self._spare, last_g
-        xp.add(before, f, out=g)
-        xp.subtract(f, last_f, out=self._changes[:, slot])
-        xp.subtract(g, last_g, out=self._images[:, slot])
-        last_f[...] = f
-        self._last = last_f, g
-        if not kept.all():
-            forgotten = xp.asarray(np.flatnonzero(~kept), dtype=xp.int64, device=x.device)
-            self._changes[forgotten], self._images[forgotten], self._gram[~kept] = 0.0, 0.0, 0.0
-        known = min(self._count, self._memory)
-        dF, dG = self._changes[:, :known], self._images[:, :known]
-        products = to_host(dF @ self._changes[:, slot][:, :, None])[:, :, 0]
-        self._gram[:, slot, :known] = self._gram[:, :known, slot] = products
-        gram = self._gram[:, :known, :known]
-        # Unit columns, so that one relative amount of rounding fits all; what was forgotten has none.
-        size = np.sqrt(np.diagonal(gram, axis1=1, axis2=2))
+        if residual > RISE * self._least and self._plain <= 0:
+            self._plain, self._next = self._next, 2 * self._next
+        else:
+            self._plain -= 1
+        self._least = min(self._least, residual)
+        if not self._memory:
+            return self._images[slot, ...]
+        self._taken = [slot] if self._plain > 0 else [*self._taken[-self._memory :], slot]
+        known = min(self._count, self._slots)
+        changes, images = (xp.reshape(a[:known], (known, -1)) for a in (self._changes, self._images))
+        self._products[slot, :known] = self._products[:known, slot] = to_host(changes @ changes[slot])
+        if len(self._taken) == 1:
+            return self._images[slot, ...]
+        weights = xp.asarray(self._weights(known, float(xp.finfo(changes.dtype).eps)), device=changes.device)
+        result = self._results[self._count % 2, ...]
+        xp.matmul(xp.astype(weights, changes.dtype)[None, :], images, out=xp.reshape(result, (1, -1)))
+        return result
+
+    def _weights(self, known: int, epsilon: float) -> np.ndarray:
+        """What the next x is made of, for each slot."""
+        products = self._products[np.ix_(self._taken, self._taken)]
+        gram = np.diff(np.diff(products, axis=0), axis=1)
+        # Unit columns, so that one relative amount of rounding fits all; what did not change has none.
+        size = np.sqrt(np.maximum(np.diagonal(gram), 0.0))
         scale = np.where(size > 0, 1.0 / np.where(size > 0, size, 1.0), 0.0)
-        rounding = 10.0 * float(xp.finfo(f.dtype).eps)
-        matrix = gram * scale[:, :, None] * scale[:, None, :] + np.eye(known) * (rounding + (scale == 0)[:, :, None])
-        gamma = scale[:, :, None] * np.linalg.solve(matrix, scale[:, :, None] * to_host(dF @ f[:, :, None]))
-        gamma = xp.asarray(gamma, dtype=f.dtype, device=x.device)
-        back = (xp.matrix_transpose(gamma) @ dG)[:, 0]
-        return xp.reshape(xp.subtract(g, back, out=back), x.shape)
+        matrix = gram * scale[:, None] * scale + np.diag(10.0 * epsilon + (scale == 0))
+        gamma = scale * np.linalg.solve(matrix, scale * np.diff(products[:, -1]))
+        weights = np.zeros(known)
+        weights[self._taken] = np.diff(gamma, prepend=0.0, append=0.0)
+        weights[self._taken[-1]] += 1.0
+        return weights

@@ -13,12 +13,13 @@ from examples import EXAMPLES, example_problem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramda_theory.regularizers import L1, MCP
+from ramda_theory.regularizers import L1, MCP, NuclearNorm
 from ramda_theory.subproblem import ADMM, Subproblem, solve
 from ramda_theory.subproblem.admm import mean_of
 from ramda_theory.subproblem.anderson import Anderson
 from ramda_theory.subproblem.generated import nuclear_norm_problem
 from ramda_theory.subproblem.idle import factors
+from ramda_theory.subproblem.workspace import Workspace
 
 CONVEX = [psi for psi in EXAMPLES if psi.convex]
 
@@ -259,3 +260,22 @@ def test_tensors_that_require_gradients_are_solved_too():
     expected = solve(problem, "admm")
     assert solution.status == "solved"
     np.testing.assert_allclose(to_numpy(solution.point.detach()), expected.point, atol=1e-6)
+
+
+def test_one_solve_after_another_works_in_the_same_memory():
+    """Two at once do not, and what a solve hands back is not in it."""
+    like = np.zeros((3, 4))
+    first, second = Workspace(np, like, 2), Workspace(np, like, 2)
+    assert not np.shares_memory(first.arrays, second.arrays)
+    memory = first.arrays
+    first.give_back()
+    again = Workspace(np, like[:2], 2)
+    assert np.shares_memory(again.arrays, memory) and again.arrays.shape == (2, 2, 4)
+    problem = nuclear_norm_problem(12, 10, "moderate")
+    for psi in (problem.regularizer, NuclearNorm(0.0), L1(0.0)):  # the last two hand on what they are given
+        problem = dataclasses.replace(problem, regularizer=psi)
+        solution = solve(problem, "admm")
+        point, dual = solution.point.copy(), solution.dual.copy()
+        solve(dataclasses.replace(problem, grad_sum=2 * problem.grad_sum), "admm")
+        np.testing.assert_array_equal(solution.point, point)
+        np.testing.assert_array_equal(solution.dual, dual)

@@ -134,7 +134,10 @@ class ADMM:
             mapped, x = x, extrapolation(math.sqrt(square))
         else:  # the dual is that of the last point, not of where it would go on
             x = mapped
-        return Candidate(z, iteration, structure, (x - z) * (rho / alpha), prox.basis)
+        # Copies, since a proximal map may hand on what it was given.
+        candidate = Candidate(xp.asarray(z, copy=True), iteration, structure, (x - z) * (rho / alpha), prox.basis)
+        extrapolation.close()
+        return candidate
 
     @staticmethod
     def _dtype(problem: Subproblem, tolerance: float) -> Any:

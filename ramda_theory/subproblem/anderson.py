@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ramda_theory.arrays import Array, to_host
+from ramda_theory.subproblem.workspace import Workspace
 
 RISE = 4.0
 """A residual above this many times the least so far makes the extrapolation start afresh, after some plain steps: one
@@ -35,6 +36,7 @@ class Anderson:
     def __init__(self, xp: ModuleType, memory: int) -> None:
         self._xp, self._memory = xp, memory
         self._slots = max(memory, 1) + 1
+        self._workspace: Workspace | None = None
         self._changes: Any = None  # F, shape (slots, entries)
         self._images: Any = None  # G
         self._results: Any = None  # the x of every other step
@@ -55,10 +57,10 @@ class Anderson:
         -------
         change, image : arrays
         """
-        if self._changes is None:
-            shape = (self._slots, *x.shape)
-            self._changes, self._images = (self._xp.zeros(shape, dtype=x.dtype, device=x.device) for _ in range(2))
-            self._results = self._xp.zeros((2, *x.shape), dtype=x.dtype, device=x.device)
+        if self._workspace is None:
+            self._workspace = Workspace(self._xp, x, 2 * self._slots + 2)
+            arrays, n = self._workspace.arrays, self._slots
+            self._changes, self._images, self._results = arrays[:n], arrays[n : 2 * n], arrays[2 * n :]
         slot = self._count % self._slots
         return self._changes[slot, ...], self._images[slot, ...]
 
@@ -94,6 +96,11 @@ class Anderson:
         result = self._results[self._count % 2, ...]
         xp.matmul(xp.astype(weights, changes.dtype)[None, :], images, out=xp.reshape(result, (1, -1)))
         return result
+
+    def close(self) -> None:
+        """No array that came from here is needed any longer."""
+        if self._workspace is not None:
+            self._workspace.give_back()
 
     def _weights(self, known: int, epsilon: float) -> np.ndarray:
         """What the next x is made of, for each slot."""

@@ -277,7 +277,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.nuclear", description=__doc__)
     parser.add_argument("--only", choices=("solvers", "perceptron"), help="one of the two parts")
     parser.add_argument("--repeats", type=int, default=15, help="turns per row")
-    parser.add_argument("--steps", type=int, nargs="+", default=[20, 600], help="steps before the perceptron is timed")
+    parser.add_argument(
+        "--steps", type=int, nargs="+", default=[20, 300, 600], help="steps before the perceptron is timed"
+    )
     parser.add_argument("--optimizers", nargs="+", choices=tuple(SETTINGS), default=list(SETTINGS), help="of these")
     parser.add_argument("--threads", type=int, default=1, help="of torch (default: 1)")
     parser.add_argument("--out", type=Path, help="JSON file to write")

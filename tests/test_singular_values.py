@@ -184,7 +184,11 @@ def test_a_sequence_of_high_rank_keeps_its_basis(exact, monkeypatch):
         expected, rank = by_svd(z, 3.0)
         assert error <= 1e-4 and np.linalg.norm(x - expected) <= 2 * error + 1e-12
         assert structure.rank == rank > 20 and sequence.confirmed()
-        assert sequence.basis.shape == (40, 40) and sequence.decompositions == 1 + (step == 5)
+        assert sequence.decompositions == 1 + (step == 5)
+        if exact and step == 5:
+            assert sequence.basis is None  # the next one will be far away as well
+        else:
+            assert sequence.basis.shape == (40, 40)
 
 
 def test_other_regularizers_have_a_sequence_too():

@@ -51,7 +51,7 @@ class ThresholdSequence(ProxSequence):
     def __init__(self, regularizer: Any, basis: Array | None = None, *, exact: bool = False) -> None:
         super().__init__(regularizer)
         self.basis, self._exact = basis, exact
-        self._fresh = True
+        self._fresh, self._outdated = True, False
         self._confirm: tuple[Array, Array, float] | None = None
         self.decompositions = 0
 
@@ -98,6 +98,7 @@ class ThresholdSequence(ProxSequence):
             found = shrink_in_basis(xp, z, xp.astype(q, z.dtype), threshold, slack, guess=True)
             if found is not None:
                 self.basis = self._columns(q, found[1])
+            self._outdated = found is None
             return found
         if q.shape[1] > WIDEST * z.shape[0]:
             return None
@@ -170,6 +171,8 @@ class ThresholdSequence(ProxSequence):
             q = xp.flip(u, axis=1)
             x = (u[:, :rank] * (s[:rank] - threshold)) @ vh[:rank]
         basis = self._columns(q, rank)
+        if self._exact and self._outdated and basis is q:
+            basis = None  # the next matrix would be as far away: not worth the try
         self.basis = None if basis is None else xp.astype(basis, z.dtype)
         return xp.astype(x, z.dtype), rank, error if error <= slack else 0.0
 

@@ -70,6 +70,17 @@ def test_one_matrix_does_what_the_three_updates_do(psi, relaxation):
 
 
 @pytest.mark.parametrize("psi", CONVEX, ids=str)
+def test_rows_worked_on_in_turn_make_the_same_steps(psi, monkeypatch):
+    problem = example_problem(psi, DOUBLE[0])
+    tolerance = 1e-6 * problem.magnitude
+    whole = solve(problem, "admm", tolerance=tolerance)
+    monkeypatch.setattr("ramda_theory.subproblem.admm.BLOCK", 1)
+    rows = solve(problem, "admm", tolerance=tolerance)
+    assert rows.iterations == whole.iterations
+    np.testing.assert_allclose(rows.point, whole.point, rtol=0, atol=1e-9 * np.linalg.norm(problem.anchor))
+
+
+@pytest.mark.parametrize("psi", CONVEX, ids=str)
 def test_a_solution_is_where_the_next_begins(psi):
     """At the same subproblem nothing is left to do; at one nearby less than from its point alone; and from duals that
     are wrong the same solution is reached."""

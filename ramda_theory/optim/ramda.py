@@ -73,7 +73,8 @@ class RAMDA(DualAveraging):
     -----
     State per parameter: ``anchor`` (W^0), ``grad_sum`` (V), ``grad_sq_sum`` (U), ``step`` (t), ``weight_sum``
     (alpha): 12 bytes per float32 weight; fused steps add ``norms``, the last ||What_g|| of every group; ADMM adds
-    ``solution`` and ``dual``, 8 bytes per weight, and ``basis``, the last singular vectors of a nuclear norm.
+    ``solution`` and ``dual``, 8 bytes per weight, and ``basis``, the last singular vectors of a nuclear norm
+    (of the shorter side; at high rank all of them).
     Set ``record_inexactness = True`` to have every step leave its residual, tolerance, iterations and status per
     parameter in ``inexactness``; where the subproblem is solved exactly no step waits for a device to do so.
     """

@@ -56,7 +56,7 @@ def shrink_in_basis(
     c = q.T @ z
     some = random_vectors(xp, q)
     skew = threshold * float(xp.linalg.vector_norm(q.T @ (q @ some) - some))
-    if skew > slack or (guess and HOPELESS * second_order(xp, c, threshold, some) > slack):
+    if not skew <= slack or (guess and not HOPELESS * second_order(xp, c, threshold, some) <= slack):
         return None
     inner = c @ c.T
     diagonal = xp.arange(inner.shape[0])
@@ -92,6 +92,7 @@ def shrink_in_basis(
     if len(low):
         h[low] = turn @ h[low]
         h[:, low] = h[:, low] @ turn.T
+    # X = Z - Q (I - H) C: what Q is off from orthonormal counts for tau, not for all of Z.
     h[diagonal, diagonal] -= 1.0
     x = (q @ h) @ c
     x += z

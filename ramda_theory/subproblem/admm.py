@@ -108,7 +108,7 @@ class ADMM:
         prox, extrapolation = psi.prox_sequence(basis), Anderson(xp, self.memory)
         structure: Structure | None = None
         iteration, residual = 0, math.inf
-        parts = rows_in_cache(z)
+        parts, rows_of_rho = rows_in_cache(z), xp.broadcast_to(rho, z.shape) if psi.separable else None
         products = xp.empty_like(z[parts[0]])
         while iteration < max_iter:
             iteration += 1
@@ -121,7 +121,7 @@ class ADMM:
             for part in parts:
                 s, own = change[part], x[part]
                 # P Z - b + rho (X - Z)
-                xp.multiply(own, rho[part] if psi.separable else rho, out=s)
+                xp.multiply(own, rho if rows_of_rho is None else rows_of_rho[part], out=s)
                 s -= b[part]
                 s += xp.multiply(excess[part], z[part], out=products if part is ... else products[: len(s)])
                 square += float(xp.linalg.vector_norm(s)) ** 2

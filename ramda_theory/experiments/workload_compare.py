@@ -138,7 +138,13 @@ def compare_workload(
     from ramda_theory.experiments.workload_figure import plot_contest
 
     tuning = [{"plan": asdict(result.plan), "final": result.final} for result in first]
-    data = {"tuning": tuning, "rows": rows, "metric": workload.metric, "level": level_of(results)}
+    data = {
+        "tuning": tuning,
+        "rows": rows,
+        "metric": workload.metric,
+        "higher_is_better": workload.higher_is_better,
+        "level": level_of(results),
+    }
     record_figure(out, contest.name, command=command, seeds=list(contest.seeds), data=data)
     plot_contest(data, Path(out) / contest.name)
     return rows

@@ -9,6 +9,11 @@ import numpy as np
 
 from ramda_theory.drawing.style import line_style, new_figure, save_png, style
 
+MARKERS = "os^DvPX*<>hpd"
+"""One per optimizer, whose colours repeat."""
+WORST = 0.15
+"""Metrics further than this share from the best lie outside the figure."""
+
 
 def plot_run(result: Any, path: str | Path) -> Path:
     """Metric, level and flips of w and w_hat over the epochs.
@@ -55,7 +60,7 @@ def plot_contest(data: dict[str, Any], path: str | Path) -> Path:
     Parameters
     ----------
     data : dict
-        "tuning", "rows", "metric" and "level", as `compare_workload` records them.
+        "tuning", "rows", "metric", "higher_is_better" and "level", as `compare_workload` records them.
     path : path
         Of the PNG, without its suffix.
 
@@ -67,22 +72,27 @@ def plot_contest(data: dict[str, Any], path: str | Path) -> Path:
     with style():
         figure = new_figure(7.2, 4.0)
         axes = figure.subplots(1, 1)
+        shown: list[float] = []
         for index, row in enumerate(data["rows"]):
-            look = line_style(index)
+            look, marker = line_style(index), MARKERS[index % len(MARKERS)]
             tried = [each["final"] for each in data["tuning"] if each["plan"]["optimizer"] == row["optimizer"]]
             tried = sorted((final.get("level", 0.0), final["validation"]) for final in tried if "validation" in final)
-            axes.plot([level for level, _ in tried], [value for _, value in tried], alpha=0.5, linewidth=1.0, **look)
+            levels, values = [level for level, _ in tried], [value for _, value in tried]
+            axes.plot(levels, values, alpha=0.6, linewidth=1.0, marker=marker, markersize=3, **look)
             seeds = [run["final"] for run in row["runs"] if "test" in run["final"]]
-            axes.scatter(
-                [final.get("level", 0.0) for final in seeds],
-                [final["test"] for final in seeds],
-                color=look["color"],
-                label=row["optimizer"],
-                s=28,
-                zorder=3,
-            )
+            tests = [final["test"] for final in seeds]
+            levels = [final.get("level", 0.0) for final in seeds]
+            axes.scatter(levels, tests, color=look["color"], marker=marker, label=row["optimizer"], s=30, zorder=3)
+            shown += values + tests
+        best = (max if data["higher_is_better"] else min)(shown)
+        near = [value for value in shown if abs(value - best) <= WORST * abs(best)]
+        room = 0.05 * (max(near) - min(near)) or 0.01 * abs(best)
+        axes.set_ylim(min(near) - room, max(near) + room)
+        title = "small, lines: weights tried (validation); large: chosen weight, every seed (test)"
+        if len(near) < len(shown):
+            title += f"\noutside the figure: {len(shown) - len(near)} of {len(shown)}"
         level = (data["level"] or "structure").replace("_", " ")
         axes.set(xlabel=f"{level} of the weights handed out", ylabel=data["metric"])
-        axes.set_title("lines: weights tried (validation); dots: chosen weight, every seed (test)")
+        axes.set_title(title)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
     return save_png(figure, path)

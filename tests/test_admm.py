@@ -13,7 +13,7 @@ from examples import EXAMPLES, example_problem
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ramda_theory.regularizers import L1, MCP
+from ramda_theory.regularizers import L1, MCP, NuclearNorm
 from ramda_theory.subproblem import ADMM, Subproblem, solve
 from ramda_theory.subproblem.admm import mean_of
 from ramda_theory.subproblem.anderson import Anderson
@@ -293,3 +293,13 @@ def test_one_solve_after_another_works_in_the_same_memory(monkeypatch):
         solve(dataclasses.replace(problem, grad_sum=2 * problem.grad_sum), "admm")
         np.testing.assert_array_equal(solution.point, point)
         np.testing.assert_array_equal(solution.dual, dual)
+
+
+@pytest.mark.parametrize("seed", [0, 3, 9])
+def test_float32_stops_where_float64_agrees(seed):
+    """Also where the residual in float32, within rounding of the tolerance, would be a little below it."""
+    rng = np.random.default_rng(seed)
+    anchor, grad_sum = (rng.standard_normal((40, 30)).astype(np.float32) for _ in range(2))
+    metric = np.exp(2.0 * rng.standard_normal((40, 30))).astype(np.float32)
+    solution = solve(Subproblem(anchor, grad_sum, metric, 1.3, NuclearNorm(0.3)), "admm")
+    assert solution.status == "solved" and solution.residual <= solution.tolerance

@@ -81,7 +81,7 @@ class ADMM:
         if any(getattr(array, "requires_grad", False) for array in (start, *data)):
             anchor, grad_sum, given_metric = map(detached, data)
             problem, start = Subproblem(anchor, grad_sum, given_metric, alpha, psi), detached(start)
-        xp, dtype = problem.xp, self._dtype(problem, tolerance)
+        xp, (dtype, rounding) = problem.xp, self._precision(problem, tolerance)
         metric = xp.astype(problem.metric, dtype)
         if dtype == xp.float32:
             b = xp.astype(metric * problem.anchor - problem.grad_sum, dtype)
@@ -127,7 +127,7 @@ class ADMM:
                 square += float(xp.linalg.vector_norm(s)) ** 2
                 s *= gain[part]
                 xp.add(own, s, out=image[part])
-            off = largest * error
+            off = largest * error + rounding
             residual = math.sqrt(square) + off
             if residual <= tolerance and descends(problem, z, change / gain, off, start) and prox.confirmed():
                 break
@@ -140,11 +140,12 @@ class ADMM:
         return candidate
 
     @staticmethod
-    def _dtype(problem: Subproblem, tolerance: float) -> Any:
-        """float64, but for float32 data whose rounding is far below the tolerance."""
+    def _precision(problem: Subproblem, tolerance: float) -> tuple[Any, float]:
+        """float64, but for float32 data whose rounding is far below the tolerance; and what that rounding does to S."""
         xp = problem.xp
-        single = problem.anchor.dtype == xp.float32 and tolerance >= SINGLE * problem.magnitude
-        return xp.float32 if single else xp.float64
+        if problem.anchor.dtype == xp.float32 and tolerance >= SINGLE * (magnitude := problem.magnitude):
+            return xp.float32, 8.0 * float(xp.finfo(xp.float32).eps) * magnitude  # of S, which is judged in float64
+        return xp.float64, 0.0
 
     def _penalties(self, xp: ModuleType, psi: Regularizer, metric: Array, share: float) -> tuple[Any, Any]:
         """rho as `prox` needs it, a number or one per piece, and laid out over the entries."""

@@ -256,7 +256,8 @@ class Session:
         self.optimizer, self.schedule = build(settings, self.model, self.steps_per_epoch)
         self.target: SparsityTarget | None = None
         if settings.target_sparsity is not None:
-            self.target = SparsityTarget(self.optimizer, settings.target_sparsity)
+            steps = settings.epochs * self.steps_per_epoch
+            self.target = SparsityTarget(self.optimizer, settings.target_sparsity, steps=steps)
         self.tracker: StructureTracker | None = None
         if settings.weight > 0:
             self.tracker = StructureTracker(self.optimizer, unit="epoch")

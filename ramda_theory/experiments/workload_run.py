@@ -99,7 +99,7 @@ class Run:
         )
         self.target: SparsityTarget | None = None
         if plan.target_sparsity is not None:
-            self.target = SparsityTarget(self.optimizer, plan.target_sparsity)
+            self.target = SparsityTarget(self.optimizer, plan.target_sparsity, steps=plan.epochs * self.steps)
         self.tracker: StructureTracker | None = None
         if any(group.get("regularizer") is not None for group in self.optimizer.param_groups):
             self.tracker = StructureTracker(self.optimizer, unit="epoch")

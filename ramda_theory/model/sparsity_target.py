@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from ramda_theory.arrays import integers, real
+from ramda_theory.kernels import eager
+from ramda_theory.kernels.nonfinite import nonfinite_here
+from ramda_theory.kernels.work import Work
+from ramda_theory.model.quantile import log_quantile, share_below
 from ramda_theory.model.wrappers import unwrapped
 from ramda_theory.regularizers import Regularizer
 
-TINY = 1e-30
-"""A group with a factor below has no pull: it is zero at any weight."""
-NUDGE = 1e-3
-"""Distance, in the log, from a factor at which a group would be neither zero nor not."""
 BISECTIONS = 6
 """Weights tried at a measurement where w_hat can be solved for again."""
 
@@ -37,9 +37,14 @@ class SparsityTarget:
     .. math:: \exp\bigl(\mathrm{clip}(g\,(s^\star - s - h\,\Delta s),\, -r,\, r)\bigr),
 
     :math:`\Delta s` the change since the measurement before, so that the weight stops growing while groups still
-    leave.  Within ``tolerance`` of the target the weight stays, and the run is one at a constant lambda: what is known
-    of identification (Theorem 3 of arXiv:2403.14398) speaks of that part.  After a restart the first ``settle`` steps
-    of the stage are not measured, for w_hat then follows from a few gradients.
+    leave.  Their structure may swing from step to step whatever the weight.  So in the last ``every`` of ``steps``
+    steps the weight is a quantile for them too, of the very step that is about to be taken: its gradients and the state
+    say of each group of a `GroupLasso` whether it will be zero.  (Gradients that only a closure computes are not there
+    yet: those steps are as the others.)
+
+    Within ``tolerance`` of the target the weight stays, and the run is one at a constant lambda: what is known of
+    identification (Theorem 3 of arXiv:2403.14398) speaks of that part.  After a restart the first ``settle`` steps of
+    the stage are not measured, for w_hat then follows from a few gradients.
 
     Parameters
     ----------
@@ -54,6 +59,9 @@ class SparsityTarget:
         and up to six times more off the target.
     settle : int
         Steps of a stage before the first measurement.
+    steps : int, optional
+        Of the whole run.  Without it the last steps of `ProxSGD`, `ProxAdamW` and `NormalMapSGD` are as the others;
+        `RAMDA` and `RMDA` do not need it.
     gain, horizon, rate : float
         g > 0, h >= 0 in measurements, r > 0.
     tolerance : float
@@ -78,6 +86,7 @@ class SparsityTarget:
         *,
         every: int = 10,
         settle: int = 30,
+        steps: int | None = None,
         gain: float = 4.0,
         horizon: float = 5.0,
         rate: float = 0.3,
@@ -109,6 +118,11 @@ class SparsityTarget:
         self.horizon = real("horizon", horizon, minimum=0.0)
         self.rate = real("rate", rate, minimum=0.0, strict=True)
         self.tolerance = real("tolerance", tolerance, minimum=0.0)
+        self._last = math.inf if steps is None else float(integers("steps", steps)[0])
+        if self._last < 1:
+            raise ValueError(f"steps must be at least 1, got {steps!r}")
+        if steps is not None and not hasattr(self.optimizer, "stage_is_fresh"):
+            self.optimizer.register_step_pre_hook(self._before_step)
         self._count = 0
         self._before: list[float | None] = [None] * len(self._parts)
 
@@ -148,6 +162,9 @@ class SparsityTarget:
         """
         if getattr(self.optimizer, "_holds_structured_point", False):
             raise RuntimeError("SparsityTarget.step() is not possible inside structured_point()")
+        if self._ending():
+            self._count += 1
+            return
         self._count += 1
         age = self._stage_age()
         if self._count % self.every or age < self.settle:
@@ -167,12 +184,30 @@ class SparsityTarget:
                 wish = self.gain * (target - share - self.horizon * change)
                 self._multiply(indices, math.exp(min(max(wish, -self.rate), self.rate)))
 
-    def _critical_factors(self, indices: list[int]) -> tuple[Tensor, Tensor] | None:
+    def _ending(self) -> bool:
+        """Whether the coming step is one of the last, whose weights are quantiles of that step itself."""
+        return not hasattr(self.optimizer, "stage_is_fresh") and 0 <= self._last - 1 - self._count < self.every
+
+    def _before_step(self, *unused: Any) -> None:
+        """Near the end, let the coming step reach the target, however far the structure swings there."""
+        if self._ending() and not self._nonfinite():
+            for target, indices in self._parts:
+                if (factors := self._critical_factors(indices, coming=True)) is not None:
+                    self._multiply(indices, math.exp(log_quantile(*factors, target)))
+
+    def _nonfinite(self) -> bool:
+        """Whether a gradient is not finite: what becomes of the step then the optimizer says."""
+        groups = [self.optimizer.param_groups[i] for _, indices in self._parts for i in indices]
+        params = [each for group in groups for each in group["params"] if each.grad is not None]
+        return bool(params) and bool(nonfinite_here(params))
+
+    def _critical_factors(self, indices: list[int], coming: bool = False) -> tuple[Tensor, Tensor] | None:
         """By what the weights had to be multiplied for each group of w_hat to become zero, and the groups' sizes.
 
-        None where that is not known: for another psi than the group LASSO, or before the first step of a stage.
+        Of the present w_hat, or of the one that a step with the present gradients will have.  None where that is not
+        known: for another psi than the group LASSO, or before the first step of a stage.
         """
-        pull = getattr(self.optimizer, "_pull_from_zero", None)
+        pull = coming_pull(self.optimizer) if coming else getattr(self.optimizer, "_pull_from_zero", None)
         factors, sizes, moved = [], [], False
         for i in indices:
             group = self.optimizer.param_groups[i]
@@ -279,26 +314,22 @@ class SparsityTarget:
         self._before = [None if each is None else real("before", each, minimum=0.0) for each in before]
 
 
-def share_below(factors: Tensor, sizes: Tensor) -> float:
-    """Share of the entries in groups whose factor is at most 1: those that are zero now."""
-    return float(sizes[factors <= 1.0].sum() / sizes.sum())
+def coming_pull(optimizer: Any) -> Callable[[dict[str, Any], Tensor], Tensor | None]:
+    """(P base - b) / scale of the step that is about to be taken: where it is in d psi(0), the new W is zero."""
 
+    def pull(group: dict[str, Any], parameter: Tensor) -> Tensor | None:
+        state, recurrence = optimizer.state.get(parameter), optimizer._recurrence
+        if not state or parameter.grad is None:
+            return None
+        arrays, w = [[state[key]] for key in recurrence.arrays], state.get("w", parameter)
+        grad_scale = getattr(optimizer, "grad_scale", None)  # what a GradScaler left to the step
+        gradient = parameter.grad if grad_scale is None else parameter.grad.float() / grad_scale
+        one = Work(group, [parameter], [gradient], [w], arrays, [state["step"]], [], [state])
+        base, linear, diag, scale = eager.coming_subproblem(recurrence, one)
+        pulled: Tensor = (diag * base - linear).double()
+        return pulled / scale
 
-def log_quantile(factors: Tensor, sizes: Tensor, share: float) -> float:
-    """The log of the factor nearest to 1 with which the share of the entries in zero groups is nearest to the wanted.
-
-    It is kept a little away from the groups' own factors, where rounding would decide.
-    """
-    order = torch.argsort(factors)
-    whole, logs = sizes.sum(), factors[order].clamp(min=TINY).log()
-    changing = (factors[order] > TINY) & torch.isfinite(factors[order])
-    reached = torch.cat([sizes[factors <= TINY].sum()[None], torch.cumsum(sizes[order], 0)[changing]]) / whole
-    nearest = int(torch.argmin((reached - share).abs()))
-    bounds: list[float] = [-math.inf, *logs[changing].tolist(), math.inf]
-    low, high = bounds[nearest] + NUDGE, bounds[nearest + 1] - NUDGE
-    if low >= high:
-        return 0.5 * (low + high)
-    return min(max(0.0, low), high)
+    return pull
 
 
 def real_share(value: Any) -> float:

@@ -160,13 +160,23 @@ def structured_point(recurrence: Recurrence, work: Work) -> list[Tensor]:
 
 def present_subproblem(recurrence: Recurrence, one: Work) -> tuple[Tensor, Tensor, Any]:
     """Base, linear term and metric of a parameter's subproblem as its state has them: those of a zero gradient."""
-    on_host = host_scalars(one.options, one.steps)
-    t = scalar(one.steps[0], on_host) * 1.0
-    _, _, numbers = recurrence.numbers(t, 0.0, _options(recurrence, one.options, on_host))
     w = local(one.weights[0])
+    return _subproblem(recurrence, one, torch.zeros_like(w), 0.0)[:3]
+
+
+def coming_subproblem(recurrence: Recurrence, one: Work) -> tuple[Tensor, Tensor, Any, Scalar]:
+    """Base, linear term, metric and scale that a step with the present gradient would have; nothing changes."""
+    return _subproblem(recurrence, one, gradients(one, None)[0], 1.0)
+
+
+def _subproblem(recurrence: Recurrence, one: Work, gradient: Tensor, further: float) -> tuple[Tensor, Tensor, Any, Any]:
+    on_host = host_scalars(one.options, one.steps)
+    t = scalar(one.steps[0], on_host) + further
+    old_sum = scalar(one.weight_sums[0], on_host) if one.weight_sums else 0.0
+    _, scale, numbers = recurrence.numbers(t, old_sum, _options(recurrence, one.options, on_host))
     state = [[local(array[0])] for array in one.arrays]
-    _, _, base, linear, diag = _prologue(recurrence, [torch.zeros_like(w)], [w], state, numbers)
-    return base, linear, diag
+    _, _, base, linear, diag = _prologue(recurrence, [gradient], [local(one.weights[0])], state, numbers)
+    return base, linear, diag, scale
 
 
 def _options(recurrence: Recurrence, options: dict[str, Any], on_host: bool) -> tuple[Any, ...]:

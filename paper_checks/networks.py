@@ -33,12 +33,18 @@ class Table:
         Of the scaled runs.
     tune : bool
         Whether scaled runs tune weights; not where the network is the paper's own.
+    rates : bool
+        Whether they tune learning rates as well.
+    limit : int, optional
+        Batches of an epoch of a scaled run.
     """
 
     workload: str
     published: dict[str, tuple[float, float | None]]
     epochs: int
     tune: bool = True
+    rates: bool = False
+    limit: int | None = None
 
 
 TABLES: dict[str, Table] = {
@@ -63,6 +69,8 @@ TABLES: dict[str, Table] = {
             "RAMDA": (26.97, 36.2),
         },
         3,
+        rates=True,
+        limit=200,
     ),
     "table_5": Table(
         "tacotron2-ljspeech",
@@ -110,8 +118,8 @@ def measured(
     With ``limit`` an epoch has at most so many batches.
     """
     if not full:
-        plan = Plan(table.workload, epochs=table.epochs, limit_batches=limit)
-        return compare_workload(Contest(plan, tuple(table.published), seeds, table.tune, data), out=out)
+        plan = Plan(table.workload, epochs=table.epochs, limit_batches=limit or table.limit)
+        return compare_workload(Contest(plan, tuple(table.published), seeds, table.tune, table.rates, data), out=out)
     rows = []
     for name in table.published:
         results = []

@@ -147,6 +147,9 @@ def add_workload(command: argparse.ArgumentParser) -> None:
     command.add_argument("--limit-batches", type=count, help="at most so many batches of a pass, to try things out")
     command.add_argument("--log-to", nargs="+", default=[], metavar="KIND", help="csv, tensorboard")
     command.add_argument("--optimizers", nargs="+", metavar="OPTIMIZER", help="those of --compare (all)")
+    command.add_argument(
+        "--tune-rates", action="store_true", help="with --compare: learning rates of all, not weights alone"
+    )
 
 
 def say_written(out: Path, name: str) -> None:
@@ -232,7 +235,9 @@ def run_validate(arguments: argparse.Namespace, command: str) -> int:
     return 1 if wrong else 0
 
 
-ONLY_WORKLOADS = ("size", "data", "device", "amp", "shard", "workers", "limit_batches", "log_to", "optimizers")
+ONLY_WORKLOADS = (
+    *("size", "data", "device", "amp", "shard", "workers", "limit_batches", "log_to", "optimizers", "tune_rates"),
+)
 """Options of ``train`` that say nothing without ``--workload``."""
 
 
@@ -323,6 +328,8 @@ def run_workload(arguments: argparse.Namespace, command: str) -> int:
         return compare_workloads(plan, arguments, command)
     if arguments.optimizers:
         raise ValueError("--optimizers needs --compare: give --optimizer")
+    if arguments.tune_rates:
+        raise ValueError("--tune-rates needs --compare: give --lr")
     processes = join(arguments.device or "auto", arguments.shard)
     try:
         for number in arguments.seeds or [arguments.seed]:
@@ -356,6 +363,7 @@ def compare_workloads(plan: Any, arguments: argparse.Namespace, command: str) ->
         replace(plan, lr=None, weight=None, averaging=None),
         optimizers=tuple(arguments.optimizers or ENTRANTS),
         seeds=tuple(arguments.seeds or (0, 1, 2)),
+        rates=arguments.tune_rates,
         data=arguments.data,
         device=arguments.device or "auto",
     )

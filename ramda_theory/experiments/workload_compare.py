@@ -52,6 +52,8 @@ class Contest:
         The weights are tuned on the first.
     tune : bool
         Whether weights and rates are tuned; otherwise the workload's own are kept.
+    rates : bool
+        Whether the learning rates of optimizers with a weight are tuned as well, at the first weight.
     data : path, optional
     device : str
     """
@@ -60,6 +62,7 @@ class Contest:
     optimizers: Sequence[str] = tuple(ENTRANTS)
     seeds: Sequence[int] = (0, 1, 2)
     tune: bool = True
+    rates: bool = False
     data: Path | None = None
     device: str = "auto"
 
@@ -102,9 +105,10 @@ def compare_workload(
     """Tune every optimizer's weight on the first seed's validation data, then run all seeds.
 
     The rule is the same for all: of an optimizer's runs whose validation metric is within `MARGIN` of the best of all
-    runs of all optimizers, the one with the most structure; if none is, its best.  Which are tried, `further` says: the
-    next larger weight while the largest is good enough, the next smaller one while none is, and learning rates of
-    optimizers without a weight until the best lies between two others.
+    runs of all optimizers, the one with the most structure; if none is, its best.  Which are tried: learning rates, of
+    optimizers without a weight or with `Contest.rates` of all at their first weight, until the best lies between two
+    others (`further_rates`); then the next larger weight while the largest is good enough, the next smaller one while
+    none is (`further_weights`).
 
     Parameters
     ----------
@@ -127,8 +131,9 @@ def compare_workload(
     workload = find_workload(contest.plan.workload, contest.plan.size)
     run = partial(run_or_load, out=Path(out), data=contest.data, device=contest.device)
     first = run_all(contest.begin(workload), run, jobs, progress, "tuning")
-    for _ in range(ROUNDS if contest.tune else 0):
-        first += run_all(further(first, workload.higher_is_better), run, jobs, progress, "tuning")
+    for further in (partial(further_rates, all_of_them=contest.rates), further_weights) if contest.tune else ():
+        for _ in range(ROUNDS):
+            first += run_all(further(first, workload.higher_is_better), run, jobs, progress, "tuning")
     chosen = tuned(first, workload.higher_is_better)
     others = [replace(plan, seed=seed) for plan in chosen for seed in contest.seeds]
     results = run_all(others, run, jobs, progress, "seeds")
@@ -156,13 +161,40 @@ def good_enough(results: Sequence[WorkloadResult], higher_is_better: bool) -> li
     return [result for result in results if abs(result.final.get("validation", math.inf) - best) <= MARGIN * abs(best)]
 
 
-def further(results: Sequence[WorkloadResult], higher_is_better: bool) -> list[Plan]:
-    """What is to be tried next, none for optimizers whose choice is certain.
+def further_rates(
+    results: Sequence[WorkloadResult], higher_is_better: bool, *, all_of_them: bool = False
+) -> list[Plan]:
+    """The learning rates to be tried next: beside an optimizer's best, while that is the largest or the smallest.
 
     Parameters
     ----------
     results : sequence of WorkloadResult
-        What has been tried, of all optimizers.
+        What has been tried, of all optimizers, each at one weight.
+    higher_is_better : bool
+    all_of_them : bool
+        Whether those with a weight are tuned as well.
+
+    Returns
+    -------
+    list of Plan
+    """
+    plans = []
+    for own in by_optimizer(results):
+        if all_of_them or not own[0].plan.weight:
+            own.sort(key=lambda result: result.plan.lr)
+            best = best_of(own, higher_is_better)
+            plans += [replace(best.plan, lr=apart(best.plan.lr, 1 / APART))] if best is own[0] else []
+            plans += [replace(best.plan, lr=apart(best.plan.lr, APART))] if best is own[-1] else []
+    return plans
+
+
+def further_weights(results: Sequence[WorkloadResult], higher_is_better: bool) -> list[Plan]:
+    """The weights to be tried next, none for optimizers whose choice is certain.
+
+    Parameters
+    ----------
+    results : sequence of WorkloadResult
+        What has been tried, of all optimizers; of runs with equal weights the best learning rate counts.
     higher_is_better : bool
 
     Returns
@@ -171,22 +203,27 @@ def further(results: Sequence[WorkloadResult], higher_is_better: bool) -> list[P
     """
     plans = []
     good = good_enough(results, higher_is_better)
-    for name in dict.fromkeys(result.plan.optimizer for result in results):
-        own = [result for result in results if result.plan.optimizer == name]
-        if not own[0].plan.weight:
-            own.sort(key=lambda result: result.plan.lr)
-            best = best_of(own, higher_is_better)
-            plans += [replace(best.plan, lr=apart(best.plan.lr, 1 / APART))] if best is own[0] else []
-            plans += [replace(best.plan, lr=apart(best.plan.lr, APART))] if best is own[-1] else []
+    for tried in by_optimizer(results):
+        weights = sorted({result.plan.weight for result in tried if result.plan.weight})
+        if not weights:
             continue
-        own.sort(key=lambda result: result.plan.weight)
+        own = [
+            best_of([result for result in tried if result.plan.weight == weight], higher_is_better)
+            for weight in weights
+        ]
         least, most = own[0].plan, own[-1].plan
-        pruned = name.startswith("Pruned")
+        pruned = most.optimizer.startswith("Pruned")
         if own[-1] in good:
             plans.append(replace(most, weight=0.5 + 0.5 * most.weight if pruned else apart(most.weight, APART)))
         elif not any(result in good for result in own):
             plans.append(replace(least, weight=0.5 * least.weight if pruned else apart(least.weight, 1 / APART)))
     return plans
+
+
+def by_optimizer(results: Sequence[WorkloadResult]) -> list[list[WorkloadResult]]:
+    """The runs of each optimizer."""
+    names = dict.fromkeys(result.plan.optimizer for result in results)
+    return [[result for result in results if result.plan.optimizer == name] for name in names]
 
 
 def apart(value: float, factor: float) -> float:
@@ -204,8 +241,7 @@ def tuned(results: Sequence[WorkloadResult], higher_is_better: bool) -> list[Pla
     """For every optimizer the plan with the most structure among those that are good enough, else its best."""
     good = good_enough(results, higher_is_better)
     chosen = []
-    for name in dict.fromkeys(result.plan.optimizer for result in results):
-        own = [result for result in results if result.plan.optimizer == name]
+    for own in by_optimizer(results):
         fit = [result for result in own if result in good and result.plan.weight]
         best = best_of(own, higher_is_better)
         chosen.append(max(fit, key=lambda result: result.final.get("level", 0.0), default=best).plan)

@@ -75,9 +75,8 @@ def plot_contest(data: dict[str, Any], path: str | Path) -> Path:
         shown: list[float] = []
         for index, row in enumerate(data["rows"]):
             look, marker = line_style(index), MARKERS[index % len(MARKERS)]
-            tried = [each["final"] for each in data["tuning"] if each["plan"]["optimizer"] == row["optimizer"]]
-            tried = sorted((final.get("level", 0.0), final["validation"]) for final in tried if "validation" in final)
-            levels, values = [level for level, _ in tried], [value for _, value in tried]
+            tried = best_tried(data, row["optimizer"])
+            levels, values = [final.get("level", 0.0) for final in tried], [final["validation"] for final in tried]
             axes.plot(levels, values, alpha=0.6, linewidth=1.0, marker=marker, markersize=3, **look)
             seeds = [run["final"] for run in row["runs"] if "test" in run["final"]]
             tests = [final["test"] for final in seeds]
@@ -96,3 +95,16 @@ def plot_contest(data: dict[str, Any], path: str | Path) -> Path:
         axes.set_title(title)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
     return save_png(figure, path)
+
+
+def best_tried(data: dict[str, Any], optimizer: str) -> list[dict[str, Any]]:
+    """The best final figures of every weight that an optimizer was tuned with, by their structure."""
+    sign = 1.0 if data["higher_is_better"] else -1.0
+    best: dict[float, dict[str, Any]] = {}
+    for each in data["tuning"]:
+        plan, final = each["plan"], each["final"]
+        if plan["optimizer"] == optimizer and "validation" in final:
+            key = plan["weight"] or plan["lr"]  # without a weight every learning rate is shown
+            if key not in best or sign * final["validation"] > sign * best[key]["validation"]:
+                best[key] = final
+    return sorted(best.values(), key=lambda final: (final.get("level", 0.0), final["validation"]))

@@ -30,11 +30,12 @@ SETTINGS = {
     "AdamW": Settings(2.5e-4),
 }
 SCALED = {
-    "RAMDA": Settings(1e-2, 0.1, 3e-5),
-    "RMDA": Settings(1.0, 0.1, 3e-5),
-    "ProxSGD": Settings(1.0, 0.1, 3e-5),
-    "ProxAdamW": Settings(1e-3, weight=3e-5),
-    "AdamW": Settings(1e-3),
+    "RAMDA": Settings(3e-2, 0.1, 1e-6),
+    "RMDA": Settings(1.0, 0.1, 1e-6),
+    "ProxSGD": Settings(1.0, 0.1, 1e-6),
+    "ProxAdamW": Settings(3e-3, weight=1e-6),
+    "PAT": Settings(3e-3, weight=1e-4),
+    "AdamW": Settings(3e-3),
 }
 
 

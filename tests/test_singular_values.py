@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ramda_theory.arrays import namespace
 from ramda_theory.regularizers import L1, NuclearNorm
 from ramda_theory.regularizers.matrix_products import minimax_quintic, polynomials, shrink_by_products
+from ramda_theory.regularizers.threshold_sequence import filtered
 from ramda_theory.regularizers.whole_basis import shrink_in_basis
 
 
@@ -129,6 +130,31 @@ def test_a_basis_becomes_narrow_when_the_rank_falls():
     assert wide >= 40 > 2 * structure.rank > 0 and sequence.basis.shape[1] <= 2 * structure.rank + 4
     assert sequence.decompositions == 1 and sequence.confirmed()
     assert np.linalg.norm(x - by_svd(z, 9.5)[0]) <= error + 1e-9
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("backend", [*DOUBLE, NUMPY32, TORCH32], ids=str)
+def test_a_threshold_that_falls_far_below_the_largest_value_does_not_overflow(backend, exact):
+    """As after a restart of a network's training: the Ritz values of the old basis lie nine decades apart."""
+    rng = np.random.default_rng(0)
+    left, _ = np.linalg.qr(rng.standard_normal((64, 64)))
+    right, _ = np.linalg.qr(rng.standard_normal((96, 64)))
+    z = (left * np.concatenate([[1.9, 1.5, 0.9, 0.3, 0.2, 0.08], np.logspace(-4, -6, 58)])) @ right.T
+    small, _ = np.linalg.qr(left[:, 6:] @ rng.standard_normal((58, 5)))
+    basis, image = np.hstack([small, left[:, 5::-1]]), z @ z.T @ np.hstack([small, left[:, 5::-1]])
+    values = (basis * image).sum(axis=0)
+    assert values[-1] / values[0] > 1e9
+    matrix, given = backend.array(z), backend.array(basis)
+    better = filtered(namespace(z=given), matrix, given, backend.array(image), backend.array(values), 4)
+    assert np.allclose(to_numpy(better).T @ to_numpy(better), np.eye(11), atol=20 * backend.eps)
+    sequence = NuclearNorm(1.0).prox_sequence(given, exact=exact)
+    for threshold in (3e-5, 2e-5, 1e-2):
+        for _ in range(4):
+            x, structure, error = sequence(matrix, threshold, 1e-6)
+            if sequence.confirmed():
+                break
+        expected, rank = by_svd(to_numpy(matrix), threshold)
+        assert np.linalg.norm(to_numpy(x) - expected) <= error + 1e-6 and structure.rank == rank
 
 
 # -- from all singular vectors ----------------------------------------------------------------------------------------

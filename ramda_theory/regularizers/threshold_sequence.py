@@ -228,9 +228,11 @@ def filtered(xp: ModuleType, z: Array, q: Array, image: Array, values: Array, de
     q, image, values : arrays
         Ritz vectors, Z Z^T times them, and their values, the least first and > 0.
     degree : int
-        >= 1.
+        >= 1; a smaller one is taken where it would overflow.
     """
     scale = 2.0 / float(values[0])
+    growth = math.log(2.0 * scale * float(values[-1]))  # of the largest, per degree
+    degree = max(1, min(degree, int(0.8 * math.log(float(xp.finfo(z.dtype).max)) / growth)))
     argument = xp.astype(scale * values - 1.0, z.dtype)
     before, now = xp.ones_like(argument), argument
     old, new = q, scale * image - q

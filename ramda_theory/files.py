@@ -53,6 +53,17 @@ def write_atomically(path: str | Path, write: Callable[[IO[bytes]], Any]) -> Pat
     return path
 
 
+def sync_folder(folder: Path) -> None:
+    """Make what was created, moved or removed in a folder outlast a loss of power, where the system can."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def prefix(path: Path) -> str:
     """How temporary files for ``path`` begin on this computer; the process that writes them follows."""
     return f".{path.name}.{platform.node()}-"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -77,31 +77,15 @@ class Processes:
             for buffer in model.buffers():
                 torch.distributed.broadcast(buffer, 0)
 
-    def state(self, model: nn.Module, optimizer: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Whole state dicts of model and optimizer, independent of how many processes there are.
+    def agreed(self, text: str) -> str:
+        """What the first process says."""
+        import torch
 
-        Sharded ones are gathered, and are complete in the first process only.
-        """
-        if not self.shard:
-            return model.state_dict(), optimizer.state_dict()
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict
-
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        model_state, optimizer_state = get_state_dict(model, optimizer, options=options)
-        return (dict(model_state), numbered(dict(optimizer_state))) if self.first else ({}, {})
-
-    def load(self, model: nn.Module, optimizer: Any, states: tuple[dict[str, Any], dict[str, Any]]) -> None:
-        """Take over what `state` gave."""
-        model_state, optimizer_state = states
-        if not self.shard:
-            model.load_state_dict(model_state)
-            optimizer.load_state_dict(optimizer_state)
-            return
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_state_dict
-
-        options = StateDictOptions(full_state_dict=True)
-        named = by_name(optimizer_state, model, optimizer)
-        set_state_dict(model, optimizer, model_state_dict=model_state, optim_state_dict=named, options=options)
+        if self.world == 1:
+            return text
+        texts = [text]
+        torch.distributed.broadcast_object_list(texts, 0)
+        return texts[0]
 
     def close(self) -> None:
         """Leave the group, if there is one."""
@@ -109,22 +93,6 @@ class Processes:
 
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
-
-
-def numbered(state: dict[str, Any]) -> dict[str, Any]:
-    """An optimizer's state dict with parameters by name as the optimizer itself makes it, where they are numbers."""
-    names = [name for group in state["param_groups"] for name in group["params"]]
-    numbers = {name: number for number, name in enumerate(names)}
-    groups = [group | {"params": [numbers[name] for name in group["params"]]} for group in state["param_groups"]]
-    return {**state, "state": {numbers[name]: own for name, own in state["state"].items()}, "param_groups": groups}
-
-
-def by_name(state: dict[str, Any], model: nn.Module, optimizer: Any) -> dict[str, Any]:
-    """The inverse of `numbered`."""
-    known = {id(parameter): name for name, parameter in model.named_parameters()}
-    names = [known[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
-    groups = [group | {"params": [names[number] for number in group["params"]]} for group in state["param_groups"]]
-    return {**state, "state": {names[number]: own for number, own in state["state"].items()}, "param_groups": groups}
 
 
 def find_device(name: str) -> torch.device:

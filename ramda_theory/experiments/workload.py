@@ -6,11 +6,12 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from ramda_theory.experiments.checkpoint import read_checkpoint
 from ramda_theory.experiments.logs import KINDS, log
 from ramda_theory.experiments.processes import Processes, join
 from ramda_theory.experiments.train import tuple_or
 from ramda_theory.experiments.workload_plan import LEVELS, Plan, WorkloadResult, table
-from ramda_theory.experiments.workload_run import Run, read_checkpoint
+from ramda_theory.experiments.workload_run import Run
 from ramda_theory.workloads.registry import find_workload
 
 __all__ = ["LEVELS", "Plan", "Run", "WorkloadResult", "read_checkpoint", "table", "train_workload"]
@@ -39,7 +40,7 @@ def train_workload(
     data : path, optional
         Folder of the published data; without one the data that packages install are taken.
     out : path, optional
-        Folder for ``checkpoint.pt``, ``train.json``, ``train.png`` and logs.
+        Folder for ``checkpoint.pt``, the folder it names if the run is sharded, ``train.json``, ``train.png`` and logs.
     resume : bool
         Go on from the checkpoint in ``out``, to the same bits; more epochs than the run had are taken.
     device : {"auto", "cpu", "cuda"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import time
 from collections.abc import Iterator
@@ -11,12 +10,12 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ramda_theory.experiments.checkpoint import load_states, read_states, saved_states, write_checkpoint
 from ramda_theory.experiments.entrants import find_entrant
 from ramda_theory.experiments.loader import Loader
 from ramda_theory.experiments.processes import Processes
 from ramda_theory.experiments.train import structured_point, tuple_or
 from ramda_theory.experiments.workload_plan import LEVELS, Plan, WorkloadResult
-from ramda_theory.files import write_atomically
 from ramda_theory.workloads.workload import Settings, Workload
 
 if TYPE_CHECKING:
@@ -251,26 +250,21 @@ class Run:
     # -- checkpoints ------------------------------------------------------------------------------------------------
 
     def save(self, path: Path) -> None:
-        """Write everything to one file, atomically; every process must call."""
-        import torch
-
-        model, optimizer = self.processes.state(self.model, self.optimizer)
+        """Write everything, atomically; every process must call."""
+        states = saved_states(path, self.model, self.optimizer, self.processes)
         if not self.processes.first:
             return
         state = {
             "plan": asdict(self.plan),
             "steps": self.steps,
-            "model": model,
-            "optimizer": optimizer,
+            **states,
             "schedule": self.schedule.state_dict(),
             "tracker": None if self.tracker is None else self.tracker.state_dict(),
             "history": self.history,
             "clocks": [self.seconds, self.evaluating, self.waited],
             "target": None if self.target is None else self.target.state_dict(),
         }
-        whole = io.BytesIO()  # torch turns what fails in writing, such as a full disk, into an error of its own
-        torch.save(state, whole)
-        write_atomically(path, lambda file: file.write(whole.getbuffer()))
+        write_checkpoint(path, state)
 
     def load(self, state: dict[str, Any], path: Path) -> None:
         """Take over what `save` wrote; the plans must agree but for more epochs."""
@@ -284,8 +278,10 @@ class Run:
         if len(state["history"]) > self.plan.epochs:
             done = len(state["history"])
             raise ValueError(f"epochs must be at least the {done} that {path} holds, got {self.plan.epochs}")
+        states = read_states(state, path, self.model, self.optimizer, self.processes)
         try:
-            self.processes.load(self.model, self.optimizer, (state["model"], state["optimizer"]))
+            distribute = self.processes.shard and "pieces" not in state
+            load_states(self.model, self.optimizer, states, distribute)
             self.schedule.load_state_dict(state["schedule"])
             if self.tracker is not None:
                 self.tracker.load_state_dict(state["tracker"])
@@ -295,19 +291,3 @@ class Run:
             raise ValueError(f"{path} does not fit this run: {' '.join(str(error).split())}") from error
         self.history = list(state["history"])
         self.seconds, self.evaluating, self.waited = state["clocks"]
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The contents of a checkpoint; ValueError if it is none."""
-    import torch
-
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        lacking = {"plan", "steps", "model", "optimizer", "schedule", "tracker", "history", "clocks"} - set(state)
-    except (FileNotFoundError, PermissionError, IsADirectoryError):
-        raise
-    except Exception as error:  # what is damaged fails in the unpickler, anywhere and with anything
-        raise ValueError(f"{path} is not a checkpoint of a workload ({type(error).__name__})") from error
-    if lacking:
-        raise ValueError(f"{path} is not a checkpoint of a workload: it lacks {', '.join(sorted(lacking))}")
-    return state

@@ -157,6 +157,27 @@ def test_a_threshold_that_falls_far_below_the_largest_value_does_not_overflow(ba
         assert np.linalg.norm(to_numpy(x) - expected) <= error + 1e-6 and structure.rank == rank
 
 
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("scale", [1e-33, 1e-25, 1e-19, 1.0, 1e15, 1e19, 1e30])
+@pytest.mark.parametrize("backend", [*DOUBLE, NUMPY32, TORCH32], ids=str)
+def test_neither_the_scale_nor_what_the_basis_misses_matters(backend, scale, exact):
+    """Squares of singular values would underflow or overflow; then one that is 10^5 times as large comes up."""
+    rng = np.random.default_rng(0)
+    z, sequence = low_rank(rng, 60, 80, 5, noise=0.02), NuclearNorm(1.0).prox_sequence(exact=exact)
+    large = 1e5 * np.outer(rng.standard_normal(60), rng.standard_normal(80)) / 70.0
+    for step in range(5):
+        z = z + 0.01 * rng.standard_normal(z.shape) + (large if step == 3 else 0.0)
+        matrix = backend.array(z * scale)
+        given, size = to_numpy(matrix).astype(np.float64) / scale, float(np.linalg.norm(z))
+        for _ in range(4):
+            x, structure, error = sequence(matrix, scale, 1e-5 * size * scale)
+            if sequence.confirmed():
+                break
+        expected, rank = by_svd(given, 1.0)
+        found = to_numpy(x).astype(np.float64) / scale
+        assert np.linalg.norm(found - expected) <= error / scale + 100 * backend.eps * size and structure.rank == rank
+
+
 # -- from all singular vectors ----------------------------------------------------------------------------------------
 
 

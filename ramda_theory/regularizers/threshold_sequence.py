@@ -21,6 +21,10 @@ MANY = 256
 """Of fewer singular vectors, all are found anew as fast as by products from those before."""
 LEEWAY = 1e-5
 """Relative: singular values this little above the threshold are not looked for."""
+ORDINARY = 16
+"""Largest entries of 2^-16 to 2^16 are taken as they are: squares of singular values, and more, are made of them."""
+HUGE = 1e100
+"""Above all singular values of such a matrix, and its square is a number."""
 
 
 Found = tuple[Array, int, float]
@@ -67,10 +71,17 @@ class ThresholdSequence(ProxSequence):
             error = 16.0 * float(xp.finfo(z.dtype).eps) * float(xp.linalg.vector_norm(z))
             x = self.regularizer.array(x if rows <= columns else x.T, z)
             return x, Rank(round(float(trace)), rows, columns), error
+        exponent = unusual_exponent(xp, matrix)
+        if exponent:  # powers of two, so nothing is rounded
+            short = short * 2.0**-exponent
+            threshold, slack = threshold * 2.0**-exponent, slack * 2.0**-exponent
+        threshold = min(threshold, HUGE)
         found = self._from_basis(xp, short, threshold, slack) if threshold > 0 else None
         if found is None:
             found = self._decomposed(xp, short, threshold, slack)
         x, rank, error = found
+        if exponent:
+            x, error = x * 2.0**exponent, error * 2.0**exponent
         x = self.regularizer.array(x if rows <= columns else x.T, z)
         return x, Rank(rank, rows, columns), error
 
@@ -208,6 +219,15 @@ class ThresholdSequence(ProxSequence):
         return z - (q * factor) @ c, q, rank
 
 
+def unusual_exponent(xp: ModuleType, z: Array) -> int:
+    """The power of two by which a matrix is to be divided so that products of it are neither Inf nor 0; 0 for none."""
+    most = max(float(xp.max(z)), -float(xp.min(z))) if 0 not in z.shape else 0.0  # abs would take memory, and time
+    if not 0 < most < math.inf or 2.0**-ORDINARY <= most <= 2.0**ORDINARY:
+        return 0
+    limit = math.frexp(float(xp.finfo(z.dtype).max))[1] - 8
+    return max(-limit, min(math.frexp(most)[1], limit))
+
+
 def room_for(rank: int) -> int:
     """Columns of a basis for a rank: some more, for what comes up to the threshold and so that iterations converge."""
     return rank + 4 + rank // 4
@@ -231,13 +251,15 @@ def filtered(xp: ModuleType, z: Array, q: Array, image: Array, values: Array, de
         >= 1; a smaller one is taken where it would overflow.
     """
     scale = 2.0 / float(values[0])
-    growth = math.log(2.0 * scale * float(values[-1]))  # of the largest, per degree
-    degree = max(1, min(degree, int(0.8 * math.log(float(xp.finfo(z.dtype).max)) / growth)))
+    if degree > 1:
+        # Of what is largest in Z, which the basis may know nothing of yet, per degree.
+        growth = math.log(2.0 * scale * max(float(values[-1]), float(xp.linalg.vector_norm(z)) ** 2))
+        degree = max(1, min(degree, int(0.8 * math.log(float(xp.finfo(z.dtype).max)) / growth)))
     argument = xp.astype(scale * values - 1.0, z.dtype)
     before, now = xp.ones_like(argument), argument
     old, new = q, scale * image - q
     for _ in range(degree - 1):
-        old, new = new, 2.0 * (scale * (z @ (z.T @ new)) - new) - old
+        old, new = new, 2.0 * (z @ (scale * (z.T @ new)) - new) - old
         before, now = now, 2.0 * argument * now - before
     basis, _ = xp.linalg.qr(new / now)
     return basis

@@ -39,8 +39,7 @@ class SparsityTarget:
     :math:`\Delta s` the change since the measurement before, so that the weight stops growing while groups still
     leave.  Their structure may swing from step to step whatever the weight.  So in the last ``every`` of ``steps``
     steps the weight is a quantile for them too, of the very step that is about to be taken: its gradients and the state
-    say of each group of a `GroupLasso` whether it will be zero.  (Gradients that only a closure computes are not there
-    yet: those steps are as the others.)
+    say of each group of a `GroupLasso` whether it will be zero.  (With another psi those steps are as the others.)
 
     Within ``tolerance`` of the target the weight stays, and the run is one at a constant lambda: what is known of
     identification (Theorem 3 of arXiv:2403.14398) speaks of that part.  After a restart the first ``settle`` steps of
@@ -162,9 +161,7 @@ class SparsityTarget:
         """
         if getattr(self.optimizer, "_holds_structured_point", False):
             raise RuntimeError("SparsityTarget.step() is not possible inside structured_point()")
-        if self._ending():
-            self._count += 1
-            return
+        ending = self._ending()
         self._count += 1
         age = self._stage_age()
         if self._count % self.every or age < self.settle:
@@ -174,7 +171,7 @@ class SparsityTarget:
         for k, ((target, indices), share) in enumerate(zip(self._parts, self.sparsity(), strict=True)):
             before, self._before[k] = self._before[k], share
             change = 0.0 if before is None else share - before
-            if abs(target - share) <= self.tolerance:
+            if abs(target - share) <= self.tolerance or (ending and self._has_quantile(indices)):
                 continue
             if (factors := self._critical_factors(indices)) is not None:
                 self._multiply(indices, math.exp(min(max(log_quantile(*factors, target), -self.rate), self.rate)))
@@ -188,16 +185,36 @@ class SparsityTarget:
         """Whether the coming step is one of the last, whose weights are quantiles of that step itself."""
         return not hasattr(self.optimizer, "stage_is_fresh") and 0 <= self._last - 1 - self._count < self.every
 
-    def _before_step(self, *unused: Any) -> None:
-        """Near the end, let the coming step reach the target, however far the structure swings there."""
-        if self._ending() and not self._nonfinite():
+    def _has_quantile(self, indices: list[int]) -> bool:
+        """Whether the state tells which groups will be zero."""
+        return all(self.optimizer.param_groups[i]["regularizer"].sum_of_group_norms for i in indices)
+
+    def _before_step(self, optimizer: Any, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        """Near the end, let the coming step reach the target; what a closure computes is waited for."""
+        if not self._ending():
+            return None
+        closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
+        if closure is None:
+            self._meet()
+            return None
+
+        def closed() -> Any:
+            loss = closure()
+            self._meet()
+            return loss
+
+        return args[:1], {**kwargs, "closure": closed}
+
+    def _meet(self) -> None:
+        """Set the weights with which a step with the present gradients reaches the target, however far they are."""
+        if not self._nonfinite():
             for target, indices in self._parts:
                 if (factors := self._critical_factors(indices, coming=True)) is not None:
                     self._multiply(indices, math.exp(log_quantile(*factors, target)))
 
     def _nonfinite(self) -> bool:
         """Whether a gradient is not finite: what becomes of the step then the optimizer says."""
-        groups = [self.optimizer.param_groups[i] for _, indices in self._parts for i in indices]
+        groups = self.optimizer.param_groups
         params = [each for group in groups for each in group["params"] if each.grad is not None]
         return bool(params) and bool(nonfinite_here(params))
 

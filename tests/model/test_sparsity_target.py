@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from ramda_theory.model import SparsityTarget, structure_report, structured_param_groups
 from ramda_theory.model.quantile import log_quantile
 from ramda_theory.optim import RAMDA, RMDA, NormalMapSGD, ProxAdamW, ProxSGD, StageSchedule
-from ramda_theory.regularizers import L1, GroupLasso
+from ramda_theory.regularizers import L1, GroupLasso, SparseGroupLasso
 from ramda_theory.workloads.digits import digit_splits
 
 MAKERS: dict[str, Any] = {
@@ -43,9 +43,11 @@ class Training:
         weight: float = 1e-4,
         milestones: Any = (300, 420),
         steps: int | None = None,
+        psi: Any = GroupLasso,
+        closure: bool = False,
     ) -> None:
-        self.model = net(seed)
-        self.optimizer = MAKERS[name](structured_param_groups(self.model, GroupLasso(weight)))
+        self.model, self.closure = net(seed), closure
+        self.optimizer = MAKERS[name](structured_param_groups(self.model, psi(weight)))
         self.schedule = StageSchedule(self.optimizer, milestones)
         self.target = None if target is None else SparsityTarget(self.optimizer, target, steps=steps)
         self.data, self.seed = digit_splits()["train"], seed
@@ -54,9 +56,18 @@ class Training:
         for step in range(first, last):
             generator = torch.Generator().manual_seed(1000 * self.seed + step)
             rows = torch.randint(len(self.data.digits), (64,), generator=generator)
-            self.optimizer.zero_grad(set_to_none=True)
-            cross_entropy(self.model(self.data.images[rows]), self.data.digits[rows]).backward()
-            self.optimizer.step()
+
+            def closure(rows: torch.Tensor = rows) -> torch.Tensor:
+                self.optimizer.zero_grad(set_to_none=True)
+                loss = cross_entropy(self.model(self.data.images[rows]), self.data.digits[rows])
+                loss.backward()
+                return loss
+
+            if self.closure:
+                self.optimizer.step(closure)
+            else:
+                closure()
+                self.optimizer.step()
             if self.target is not None:
                 self.target.step()
             self.schedule.step()
@@ -141,6 +152,15 @@ def test_at_the_last_of_so_many_steps_the_target_is_met_where_structure_swings(n
     assert reached[1] <= 0.005 < reached[0]
 
 
+def test_without_a_quantile_the_last_steps_are_as_the_others():
+    weights = []
+    for steps in (None, 45):
+        run = Training("ProxSGD", 0.6, steps=steps, psi=lambda weight: SparseGroupLasso(weight, 0.5))
+        run.go(0, 45)
+        weights.append(run.target.weights)
+    assert weights[0] == weights[1]
+
+
 def test_a_run_cut_among_its_last_steps_goes_on_to_the_same_bits():
     whole, first, second = (Training("ProxSGD", 0.6, steps=60) for _ in range(3))
     whole.go(0, 60)
@@ -153,12 +173,24 @@ def test_a_run_cut_among_its_last_steps_goes_on_to_the_same_bits():
         assert torch.equal(mine, theirs)
 
 
-def test_a_gradient_that_is_not_finite_changes_no_weight():
+@pytest.mark.parametrize("name", ["ProxSGD", "ProxAdamW"])
+def test_the_last_steps_wait_for_the_gradients_of_a_closure(name):
+    given, computed = Training(name, 0.5, steps=33), Training(name, 0.5, steps=33, closure=True)
+    for run in (given, computed):
+        run.go(0, 33)
+    assert computed.target.weights == given.target.weights and computed.sparsity() == given.sparsity()
+    computed.optimizer.step(closure=lambda: torch.tensor(2.0))  # after the last step, as before
+
+
+@pytest.mark.parametrize("steered", [True, False])
+def test_a_gradient_that_is_not_finite_changes_no_weight(steered):
     run = Training("ProxSGD", 0.6, steps=20)
     run.go(0, 15)
     before = run.target.weights
-    for parameter in run.model.parameters():
-        parameter.grad = torch.full_like(parameter, math.nan)
+    for group in run.optimizer.param_groups:
+        for parameter in group["params"]:
+            if steered or group["regularizer"] is None:
+                parameter.grad.fill_(math.nan)
     with pytest.raises(RuntimeError, match="non-finite"):
         run.optimizer.step()
     assert run.target.weights == before

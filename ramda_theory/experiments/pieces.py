@@ -79,7 +79,7 @@ def read_metadata(folder: Path) -> Metadata:
     try:
         with open(path, "rb") as file:
             found = DescriptionsOnly(file).load()
-        arrays = all(isinstance(each, TensorStorageMetadata) for each in found.state_dict_metadata.values())
+        arrays = all(is_whole(each) for each in found.state_dict_metadata.values())
         ends: dict[str, int] = {}
         for part in found.storage_data.values():
             name = part.relative_path
@@ -88,13 +88,25 @@ def read_metadata(folder: Path) -> Metadata:
     except Exception as error:  # what is damaged or hostile fails anywhere, and with anything
         raise ValueError(f"{folder} is refused or damaged: its .metadata cannot be read ({error})") from error
     if not (isinstance(found, Metadata) and arrays and inside):
-        raise ValueError(f"{folder} is refused or damaged: its .metadata describes other things than tensors in it")
+        raise ValueError(f"{folder} is refused or damaged: its .metadata describes other things than whole tensors")
     for name, end in ends.items():
         if not (folder / name).is_file():
             raise ValueError(f"{folder} is damaged: there is no {name} in it")
         if (folder / name).stat().st_size < end:
             raise ValueError(f"{folder} is damaged: {name} is cut short")
     return found
+
+
+def is_whole(described: Any) -> bool:
+    """Whether this is a tensor whose pieces, cut along the first axis, follow one another from its begin to its end."""
+    if not (isinstance(described, TensorStorageMetadata) and isinstance(described.properties.dtype, torch.dtype)):
+        return False
+    end, (rows, *others) = 0, described.size
+    for chunk in sorted(described.chunks, key=lambda chunk: (*chunk.offsets, *chunk.sizes)):
+        if [*chunk.offsets, *chunk.sizes[1:]] != [end, *[0] * len(others), *others]:
+            return False
+        end += chunk.sizes[0]
+    return end == rows
 
 
 def write_pieces(folder: Path, pieces: dict[str, Tensor]) -> None:

@@ -190,6 +190,19 @@ def put_objects(folder, out):
     change_metadata(folder, lambda found: found.state_dict_metadata.update({"model.0.bias": BytesStorageMetadata()}))
 
 
+def move_chunk(folder, out):
+    """What nothing is written to is not left as memory happens to be."""
+    change_metadata(folder, lambda found: set_chunk(found, torch.Size([3, 0])))
+
+
+def set_chunk(metadata, offsets):
+    metadata.state_dict_metadata["model.0.weight"].chunks[0].offsets = offsets
+
+
+def lose_size(folder, out):
+    change_metadata(folder, lambda found: found.state_dict_metadata["model.0.bias"].__dict__.pop("size"))
+
+
 def put_code(folder, out):
     (folder / ".metadata").write_bytes(pickle.dumps(files.write_wav))
 
@@ -213,8 +226,10 @@ DAMAGES = {
     spoil_data: r"\.dcp is damaged: its arrays cannot be read \(.* in process 0\)",
     remove_metadata: r"\.dcp is damaged: there is no .metadata in it",
     cut_metadata: r"\.dcp is refused or damaged: its .metadata cannot be read",
-    lead_out: r"\.dcp is refused or damaged: its .metadata describes other things than tensors in it",
+    lead_out: r"\.dcp is refused or damaged: its .metadata describes other things than whole tensors",
     put_objects: r"it asks for torch.distributed.checkpoint.metadata.BytesStorageMetadata",
+    move_chunk: r"\.dcp is refused or damaged: its .metadata describes other things than whole tensors",
+    lose_size: r"\.dcp is refused or damaged: its .metadata cannot be read",
     put_code: r"it asks for files.write_wav",
     lose_array: r"\.dcp lacks optimizer.0.grad_sum",
     put_other_network: r"\.dcp has model.0.bias of shape \(13,\), not \(12,\)",

@@ -239,6 +239,17 @@ ONLY_WORKLOADS = (
     *("size", "data", "device", "amp", "shard", "workers", "limit_batches", "log_to", "optimizers", "tune_rates"),
 )
 """Options of ``train`` that say nothing without ``--workload``."""
+ONE_RUN = {
+    "optimizer": "all are compared, or --optimizers",
+    "weight": "it is tuned",
+    "lr": "it is tuned, or the workload's own",
+    "momentum": "it is the workload's own",
+    "seed": "give --seeds",
+    "shard": "every run has one process",
+    "workers": "every run has one thread",
+    "log_to": "the runs are in the folder runs in --out",
+}
+"""Options of one run that a comparison of workloads does not take, and why."""
 
 
 def run_train(arguments: argparse.Namespace, command: str) -> int:
@@ -359,6 +370,12 @@ def compare_workloads(plan: Any, arguments: argparse.Namespace, command: str) ->
     from ramda_theory.experiments.entrants import ENTRANTS
     from ramda_theory.workloads.registry import find_workload
 
+    usual = {"optimizer": "RAMDA", "seed": 0, "shard": False, "log_to": []}
+    for name, why in ONE_RUN.items():
+        if getattr(arguments, name) != usual.get(name):
+            raise ValueError(f"--{name.replace('_', '-')} is of one run: leave it out with --compare ({why})")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise ValueError("--compare starts its own processes: leave out torchrun")
     contest = workload_compare.Contest(
         replace(plan, lr=None, weight=None, averaging=None),
         optimizers=tuple(arguments.optimizers or ENTRANTS),

@@ -70,7 +70,7 @@ def train_workload(
     OSError
         If a file cannot be written.
     RuntimeError
-        If the loss is not finite.
+        If the loss, or the metric of the validation data, is not finite.
     """
     for kind in log_to:
         if kind not in KINDS:

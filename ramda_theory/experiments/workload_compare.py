@@ -19,7 +19,7 @@ from ramda_theory.drawing.provenance import record_figure
 from ramda_theory.experiments.compare import one_thread
 from ramda_theory.experiments.entrants import ENTRANTS, find_entrant
 from ramda_theory.experiments.train import tuple_or
-from ramda_theory.experiments.workload import Plan, WorkloadResult, train_workload
+from ramda_theory.experiments.workload import Plan, WorkloadResult, read_checkpoint, train_workload
 from ramda_theory.experiments.workload_run import TrainingDiverged
 from ramda_theory.kernels.nonfinite import NonFiniteGradient
 from ramda_theory.tables import aligned
@@ -33,7 +33,7 @@ SHARE = 0.5
 THRESHOLD = 0.03
 """The weight that Bregman iterations are tried with first: a weight is a threshold on the dual variable there."""
 ROUNDS = 4
-"""Weights or learning rates of one optimizer that are tried at most beside the first."""
+"""Rounds of weights, and of learning rates, of which one is tried in each: at first of rates a smaller and a larger."""
 MARGIN = 0.02
 """A run is good enough if its validation metric is within this share of the best of all runs."""
 
@@ -73,13 +73,19 @@ class Contest:
 
     def begin(self, workload: Workload) -> list[Plan]:
         """A run of every optimizer on the first seed, at the workload's weight (RAMDA's where it has none for it)."""
-        base = replace(self.plan, seed=integers("seeds", self.seeds)[0])
+        seeds = integers("seeds", self.seeds)
+        for name, values in (("optimizers", self.optimizers), ("seeds", seeds)):
+            if not values or len(set(values)) < len(values):  # runs share a folder if they are the same
+                raise ValueError(f"{name} must differ and be at least one, got {', '.join(map(str, values)) or 'none'}")
+        base = replace(self.plan, seed=seeds[0])
         plans = []
         for name in self.optimizers:
             if not find_entrant(name).structured:
                 plans.append(replace(base, optimizer=name))
             elif applies(name, workload):
                 plans.append(replace(base, optimizer=name, weight=first_weight(name, workload)))
+        if not plans:
+            raise ValueError(f"{', '.join(self.optimizers)} need a regularizer with groups, {workload.name} has none")
         return [plan.settled(workload) for plan in plans]
 
 
@@ -96,7 +102,12 @@ def first_weight(name: str, workload: Workload) -> float:
         return SHARE
     if name.endswith("Breg"):
         return THRESHOLD
-    return (workload.settings.get(name) or workload.settings["RAMDA"]).weight
+    known = workload.settings.get(name) or workload.settings.get("RAMDA")
+    if known is None:
+        raise ValueError(
+            f"workload {workload.name} has settings neither of {name} nor of RAMDA: no weight to begin with"
+        )
+    return known.weight
 
 
 def compare_workload(
@@ -298,20 +309,31 @@ def run_or_load(plan: Plan, out: Path, data: Path | None, device: str) -> Worklo
     folder = out / "runs" / plan.name
     if (folder / "train.json").exists():
         found = json.loads((folder / "train.json").read_text()).get("data", {})
-        if {key: tuple_or(value) for key, value in found.get("plan", {}).items()} == asdict(plan):
+        if same(found.get("plan", {}), plan):
             return WorkloadResult(plan, found["metric"], found["level"], found["history"], found["final"])
     known = folder / "checkpoint.pt"
+    if known.exists() and not begins(known, plan):
+        known.unlink()
     try:
-        if known.exists():
-            try:
-                return train_workload(plan, data=data, out=folder, resume=True, device=device)
-            except ValueError:
-                known.unlink()  # of another plan
-        return train_workload(plan, data=data, out=folder, device=device)
+        return train_workload(plan, data=data, out=folder, resume=known.exists(), device=device)
     except (NonFiniteGradient, TrainingDiverged) as error:
         result = WorkloadResult(plan, find_workload(plan.workload, plan.size).metric, final={"diverged": str(error)})
         record_figure(folder, "train", command=None, seeds=[plan.seed], data=result.to_dict())
         return result
+
+
+def same(saved: dict[str, Any], plan: Plan) -> bool:
+    """Whether this is a plan, as it was written."""
+    return {key: tuple_or(value) for key, value in saved.items()} == asdict(plan)
+
+
+def begins(path: Path, plan: Plan) -> bool:
+    """Whether a checkpoint is of this plan, or of one of fewer epochs; not if it is damaged."""
+    try:
+        state = read_checkpoint(path)
+    except ValueError:
+        return False
+    return same({**state["plan"], "epochs": plan.epochs}, plan) and len(state["history"]) <= plan.epochs
 
 
 def table(rows: Sequence[dict[str, Any]], metric: str) -> str:

@@ -83,13 +83,16 @@ def plot_contest(data: dict[str, Any], path: str | Path) -> Path:
             levels = [final.get("level", 0.0) for final in seeds]
             axes.scatter(levels, tests, color=look["color"], marker=marker, label=row["optimizer"], s=30, zorder=3)
             shown += values + tests
-        best = (max if data["higher_is_better"] else min)(shown)
-        near = [value for value in shown if abs(value - best) <= WORST * abs(best)]
-        room = 0.05 * (max(near) - min(near)) or 0.01 * abs(best)
-        axes.set_ylim(min(near) - room, max(near) + room)
         title = "small, lines: weights tried (validation); large: chosen weight, every seed (test)"
-        if len(near) < len(shown):
-            title += f"\noutside the figure: {len(shown) - len(near)} of {len(shown)}"
+        if shown:
+            best = (max if data["higher_is_better"] else min)(shown)
+            near = [value for value in shown if abs(value - best) <= WORST * abs(best)]
+            room = 0.05 * (max(near) - min(near)) or 0.01 * abs(best)
+            axes.set_ylim(min(near) - room, max(near) + room)
+            if len(near) < len(shown):
+                title += f"\noutside the figure: {len(shown) - len(near)} of {len(shown)}"
+        else:
+            title = "no run has a metric: all diverged"
         level = (data["level"] or "structure").replace("_", " ")
         axes.set(xlabel=f"{level} of the weights handed out", ylabel=data["metric"])
         axes.set_title(title)

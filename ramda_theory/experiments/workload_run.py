@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss of an epoch is not finite."""
+    """The loss of an epoch, or the metric after it, is not finite."""
 
 
 class Run:
@@ -164,6 +164,9 @@ class Run:
         row["metric"] = self.evaluate("validation")
         with structured_point(self.optimizer):
             row["metric_hat"] = self.evaluate("validation")
+        if not math.isfinite(row["metric"] + row["metric_hat"]):
+            found = f"{self.workload.metric} is {row['metric']}, of the weights handed out {row['metric_hat']}"
+            raise TrainingDiverged(f"{found} after epoch {number}: the learning rate is too large")
         row |= self.record_structure()
         self.evaluating += time.perf_counter() - clock
         row |= {"seconds": self.seconds, "evaluating": self.evaluating, "waiting": loader.waited / seconds}

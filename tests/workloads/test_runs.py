@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import files
@@ -405,6 +405,91 @@ def test_with_rates_those_of_all_are_tuned_first_and_weights_at_the_best_of_them
         "higher_is_better": False,
     }
     assert [final["validation"] for final in best_tried(data, "RAMDA")] == [4.0, 4.9]
+
+
+def toy(folder, old, new):
+    """The toy workload with a change."""
+    path = folder / "changed.py"
+    text = Path(TOY).read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    return str(path)
+
+
+def contest(workload, out, *optimizers):
+    short = "--epochs", "1", "--limit-batches", "1", "--seeds", "0", "--quiet"
+    return ["train", "--workload", workload, "--compare", *short, "--out", str(out), "--optimizers", *optimizers]
+
+
+@pytest.mark.parametrize(
+    "old, new",
+    [("batch[1])\n\n\ndef score", "batch[1]) * math.inf\n\n\ndef score"), (".sum(), len", ".sum() * math.nan, len")],
+)
+def test_a_contest_in_which_all_diverge_ends_with_a_table_and_a_figure(old, new, tmp_path, capsys, monkeypatch):
+    """By the loss of an epoch, or by the metric after it."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
+    workload = toy(tmp_path, old, new)
+    Path(workload).write_text("import math\n" + Path(workload).read_text())
+    assert main(contest(workload, tmp_path / "out", "AdamW", "MSGD")) == 0
+    assert "MSGD" in capsys.readouterr().out and (tmp_path / "out" / "compare_changed.png").exists()
+    rows = json.loads((tmp_path / "out" / "compare_changed.json").read_text())["data"]["rows"]
+    assert all("diverged" in row["runs"][0]["final"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    "wrong, words",
+    [
+        (["--seeds", "0", "0"], "seeds must differ"),
+        (["--optimizers", "RAMDA", "RAMDA"], "optimizers must differ"),
+        (["--optimizer", "RMDA"], "--optimizer is of one run"),
+        (["--lr", "1"], "--lr is of one run"),
+        (["--momentum", "0"], "--momentum is of one run"),
+        (["--weight", "0"], "--weight is of one run"),
+        (["--seed", "1"], "--seed is of one run"),
+        (["--shard"], "--shard is of one run"),
+        (["--workers", "0"], "--workers is of one run"),
+        (["--log-to", "csv"], "--log-to is of one run"),
+    ],
+)
+def test_a_contest_refuses_what_it_would_not_heed(wrong, words, tmp_path, capsys):
+    assert main([*contest(TOY, tmp_path, "RAMDA"), *wrong]) == 2
+    assert words in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_a_contest_of_nobody_says_so(tmp_path, capsys, monkeypatch):
+    workload = toy(tmp_path, "epochs=6,", "epochs=6, regularizer=L1,")
+    Path(workload).write_text("from ramda_theory.regularizers import L1\n" + Path(workload).read_text())
+    assert main(contest(workload, tmp_path, "DGating")) == 2
+    assert "DGating need a regularizer with groups, toy has none" in capsys.readouterr().err
+    unknown = toy(tmp_path, "settings=SETTINGS, ", "")
+    assert main(contest(unknown, tmp_path, "RMDA")) == 2
+    assert "toy has settings neither of RMDA nor of RAMDA" in capsys.readouterr().err
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(contest(TOY, tmp_path, "RAMDA")) == 2
+    assert "leave out torchrun" in capsys.readouterr().err
+
+
+def test_an_unfinished_run_is_kept_when_data_are_missing_and_begun_anew_when_it_is_of_another(tmp_path):
+    from ramda_theory.experiments.workload_compare import run_or_load
+    from ramda_theory.workloads.registry import find_workload
+
+    missing = toy(
+        tmp_path, "def data(folder):\n", "def data(folder):\n    if folder:\n        raise ValueError('no data')\n"
+    )
+    plan = Plan(missing, epochs=2, limit_batches=1).settled(find_workload(missing))
+    out = tmp_path / "runs" / plan.name
+    train_workload(replace(plan, epochs=1), out=out)
+    (out / "train.json").unlink()
+    before = (out / "checkpoint.pt").read_bytes()
+    with pytest.raises(ValueError, match="no data"):
+        run_or_load(plan, tmp_path, tmp_path, "cpu")
+    assert (out / "checkpoint.pt").read_bytes() == before
+    assert len(run_or_load(plan, tmp_path, None, "cpu").history) == 2
+    for other in (replace(plan, batch=6), replace(plan, batch=6, epochs=1)):
+        assert len(run_or_load(other, tmp_path, None, "cpu").history) == other.epochs
+    (out / "train.json").unlink()
+    (out / "checkpoint.pt").write_bytes(b"cut")
+    assert len(run_or_load(plan, tmp_path, None, "cpu").history) == 2
 
 
 @pytest.mark.parametrize(

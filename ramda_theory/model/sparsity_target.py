@@ -120,10 +120,18 @@ class SparsityTarget:
         self._last = math.inf if steps is None else float(integers("steps", steps)[0])
         if self._last < 1:
             raise ValueError(f"steps must be at least 1, got {steps!r}")
-        if steps is not None and not hasattr(self.optimizer, "stage_is_fresh"):
-            self.optimizer.register_step_pre_hook(self._before_step)
+        self._hook()
         self._count = 0
         self._before: list[float | None] = [None] * len(self._parts)
+
+    def _hook(self) -> None:
+        """Be asked before every step, where there are last ones."""
+        if math.isfinite(self._last) and not hasattr(self.optimizer, "stage_is_fresh"):
+            self.optimizer.register_step_pre_hook(self._before_step)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._hook()  # a copy of an optimizer has no hooks
 
     @property
     def weights(self) -> list[float | None]:

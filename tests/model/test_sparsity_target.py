@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from typing import Any
 
 import pytest
@@ -171,6 +173,17 @@ def test_a_run_cut_among_its_last_steps_goes_on_to_the_same_bits():
     assert whole.target.weights == second.target.weights
     for mine, theirs in zip(whole.model.parameters(), second.model.parameters(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda run: pickle.loads(pickle.dumps(run))])
+def test_a_copy_meets_the_target_as_well(again):
+    run = Training("ProxSGD", 0.5, steps=33)
+    run.go(0, 21)
+    other = again(run)
+    for each in (run, other):
+        each.go(21, 33)
+        assert each.sparsity() == pytest.approx(0.5, abs=0.005)
+    assert other.target.weights == run.target.weights
 
 
 @pytest.mark.parametrize("name", ["ProxSGD", "ProxAdamW"])

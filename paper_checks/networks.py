@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ramda_theory import cli
 from ramda_theory.drawing import command_line, record_figure
 from ramda_theory.experiments.workload import Plan, train_workload
 from ramda_theory.experiments.workload_compare import Contest, compare_workload, summary
@@ -150,14 +151,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("tables", nargs="*", default=list(TABLES), help=f"of {', '.join(TABLES)} (all)")
     parser.add_argument("--full", action="store_true", help="the paper's models and settings; needs --data and GPUs")
     parser.add_argument("--data", type=Path, help="folder of the published data")
-    parser.add_argument("--limit-batches", type=int, help="at most so many batches of an epoch, to try things out")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--limit-batches", type=cli.count, help="at most so many batches of an epoch, to try out")
+    parser.add_argument("--seeds", type=cli.seed, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/networks"))
     argv = sys.argv[1:] if argv is None else argv
     arguments = parser.parse_args(argv)
     for name in arguments.tables:
         if name not in TABLES:
             parser.error(f"tables must be among {', '.join(TABLES)}, got {name!r}")
+    if len(set(arguments.seeds)) < len(arguments.seeds):
+        parser.error(f"--seeds must differ, got {', '.join(map(str, arguments.seeds))}")
     if arguments.full and arguments.data is None:
         parser.error("--full needs --data")
     for name in arguments.tables:

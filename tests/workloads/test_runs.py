@@ -341,6 +341,15 @@ def test_a_table_of_the_paper_is_shown_beside_what_is_measured(tmp_path, capsys,
     assert all(1 <= len(row["tried"]) <= 13 for row in found["rows"])
 
 
+@pytest.mark.parametrize("wrong", [["--limit-batches", "0"], ["--seeds", "0", "0"], ["--seeds", "-1"], ["table_7"]])
+def test_a_table_of_the_paper_refuses_what_it_cannot_run(wrong, tmp_path, monkeypatch):
+    from paper_checks import networks
+
+    monkeypatch.setattr(networks, "measured", None)
+    with pytest.raises(SystemExit, match="2"):
+        networks.main([*wrong, "--out", str(tmp_path)])
+
+
 def test_the_most_structured_run_that_is_good_enough_is_chosen():
     from ramda_theory.experiments.workload import WorkloadResult
     from ramda_theory.experiments.workload_compare import further_weights, tuned

@@ -19,6 +19,8 @@ WIDEST = 0.5
 """A basis of more columns than this share of the shorter side costs more than a decomposition."""
 MANY = 256
 """Of fewer singular vectors, all are found anew as fast as by products from those before."""
+GROWTH = 0.1
+"""Of rounding, at most, in a column that a polynomial makes less of than of others."""
 LEEWAY = 1e-5
 """Relative: singular values this little above the threshold are not looked for."""
 ORDINARY = 16
@@ -237,7 +239,8 @@ def filtered(xp: ModuleType, z: Array, q: Array, image: Array, values: Array, de
     """An orthonormal basis nearer to the largest singular vectors: T_degree(2 Z Z^T / least - I) Q.
 
     Chebyshev's polynomial is at most 1 on [0, least] and grows fastest beyond.  Columns are divided by what it is at
-    their own value, so that none drowns the others.
+    their own value, so that none drowns the others.  Where it is so large that the rounding of other columns would grow
+    beyond these, degree 1 does, and the others are kept at right angles to them.
 
     Parameters
     ----------
@@ -250,18 +253,26 @@ def filtered(xp: ModuleType, z: Array, q: Array, image: Array, values: Array, de
     degree : int
         >= 1; a smaller one is taken where it would overflow.
     """
-    scale = 2.0 / float(values[0])
+    scale, eps = 2.0 / float(values[0]), float(xp.finfo(z.dtype).eps)
     if degree > 1:
         # Of what is largest in Z, which the basis may know nothing of yet, per degree.
         growth = math.log(2.0 * scale * max(float(values[-1]), float(xp.linalg.vector_norm(z)) ** 2))
         degree = max(1, min(degree, int(0.8 * math.log(float(xp.finfo(z.dtype).max)) / growth)))
-    argument = xp.astype(scale * values - 1.0, z.dtype)
+    most = 0.5 * (2.0 * GROWTH / eps) ** (1.0 / degree)  # T_degree there is GROWTH / eps
+    rest = max(1, int(xp.count_nonzero(scale * values - 1.0 <= most)))
+    large = q[:, rest:]
+
+    def deflated(columns: Array) -> Array:
+        return columns - large @ (large.T @ columns) if rest < len(values) else columns
+
+    argument = xp.astype(scale * values[:rest] - 1.0, z.dtype)
     before, now = xp.ones_like(argument), argument
-    old, new = q, scale * image - q
+    old, new = q[:, :rest], scale * deflated(image[:, :rest]) - q[:, :rest]
     for _ in range(degree - 1):
-        old, new = new, 2.0 * (z @ (scale * (z.T @ new)) - new) - old
+        old, new = new, 2.0 * (deflated(z @ (scale * (z.T @ new))) - new) - old
         before, now = now, 2.0 * argument * now - before
-    basis, _ = xp.linalg.qr(new / now)
+    columns = [new / now, image[:, rest:] / xp.astype(values[rest:], z.dtype)]
+    basis, _ = xp.linalg.qr(xp.concat(columns, axis=1) if rest < len(values) else columns[0])
     return basis
 
 

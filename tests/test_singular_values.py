@@ -178,6 +178,25 @@ def test_neither_the_scale_nor_what_the_basis_misses_matters(backend, scale, exa
         assert np.linalg.norm(found - expected) <= error / scale + 100 * backend.eps * size and structure.rank == rank
 
 
+@pytest.mark.parametrize("backend", [NUMPY32, TORCH32], ids=str)
+def test_values_near_the_threshold_are_found_beside_others_that_are_far_above(backend):
+    """As in training: what is kept spans two decades, and float32's rounding is all the slack there is."""
+    rng = np.random.default_rng(0)
+    left, _ = np.linalg.qr(rng.standard_normal((200, 200)))
+    right, _ = np.linalg.qr(rng.standard_normal((300, 200)))
+    values = np.concatenate([np.geomspace(1.7, 0.02, 30), np.linspace(0.0095, 0.002, 170)])
+    sequence, z = NuclearNorm(1.0).prox_sequence(exact=True), (left * values) @ right.T
+    for _ in range(6):
+        z = z + 1e-5 * rng.standard_normal(z.shape)
+        matrix = backend.array(z)
+        slack = 4 * backend.eps * float(np.linalg.norm(z))
+        x, structure, error = sequence(matrix, 0.0085, slack)
+        expected, rank = by_svd(to_numpy(matrix).astype(float), 0.0085)
+        assert sequence.confirmed() and structure.rank == rank
+        assert error <= slack and np.linalg.norm(to_numpy(x) - expected) <= 2 * slack
+    assert sequence.decompositions == 1  # the first
+
+
 # -- from all singular vectors ----------------------------------------------------------------------------------------
 
 

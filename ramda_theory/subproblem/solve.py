@@ -7,7 +7,7 @@ import operator
 from collections.abc import Callable
 from functools import partial
 
-from ramda_theory.arrays import Array, namespace, real
+from ramda_theory.arrays import Array, namespace, real, to_float64
 from ramda_theory.regularizers.pieces import same_shape
 from ramda_theory.subproblem.admm import ADMM
 from ramda_theory.subproblem.exact import Exact, NewtonRaphson
@@ -71,6 +71,7 @@ def solve(
         raise TypeError(f"max_iter must be an integer, got {max_iter!r}") from error
     if max_iter < 1:
         raise ValueError(f"max_iter must be at least 1, got {max_iter}")
+    admm = solver if isinstance(solver, ADMM) else None
     if isinstance(start, Solution):
         start, dual = start.point, start.dual
         if dual is not None and isinstance(solver, ADMM):
@@ -84,8 +85,28 @@ def solve(
             raise ValueError("start must be finite, it holds NaN or Inf")
     if not math.prod(subproblem.anchor.shape):
         return judge(subproblem, Candidate(subproblem.anchor, 0), tolerance, start)
-    candidate = solver(subproblem, subproblem.anchor if start is None else start, tolerance, max_iter)
-    return judge(subproblem, candidate, tolerance, start)
+    begin = subproblem.anchor if start is None else start
+    candidate = solver(subproblem, begin, tolerance, max_iter)
+    solution = judge(subproblem, candidate, tolerance, start)
+    if solution.status == "max_iter" and candidate.iterations < max_iter and admm is not None:
+        # It stopped since float32 took its own rounding for less than it is.
+        more = in_float64(admm, subproblem, begin, tolerance, max_iter, candidate)
+        solution = judge(subproblem, more, tolerance, start)
+    return solution
+
+
+def in_float64(
+    admm: ADMM, subproblem: Subproblem, start: Array, tolerance: float, max_iter: int, before: Candidate
+) -> Candidate:
+    """What ADMM makes in float64 of where it ended in float32, with the iterations of both."""
+    xp = subproblem.xp
+    anchor, grad_sum, metric = (
+        to_float64(xp, each) for each in (subproblem.anchor, subproblem.grad_sum, subproblem.metric)
+    )
+    wide = Subproblem(anchor, grad_sum, metric, subproblem.weight_sum, subproblem.regularizer)
+    remaining = max_iter - before.iterations
+    more = admm(wide, to_float64(xp, start), tolerance, remaining, before.dual, before.point)
+    return more._replace(iterations=before.iterations + more.iterations)
 
 
 def choose(subproblem: Subproblem, method: str | Solver | None) -> Solver:

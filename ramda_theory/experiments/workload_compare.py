@@ -119,7 +119,7 @@ def compare_workload(
     runs of all optimizers, the one with the most structure; if none is, its best.  Which are tried: learning rates, of
     optimizers without a weight or with `Contest.rates` of all at their first weight, until the best lies between two
     others (`further_rates`); then the next larger weight while the largest is good enough, the next smaller one while
-    none is (`further_weights`).
+    none is and the last made a difference (`further_weights`).
 
     Parameters
     ----------
@@ -226,9 +226,18 @@ def further_weights(results: Sequence[WorkloadResult], higher_is_better: bool) -
         pruned = most.optimizer.startswith("Pruned")
         if own[-1] in good:
             plans.append(replace(most, weight=0.5 + 0.5 * most.weight if pruned else apart(most.weight, APART)))
-        elif not any(result in good for result in own):
+        elif not any(result in good for result in own) and still_better(own, higher_is_better):
             plans.append(replace(least, weight=0.5 * least.weight if pruned else apart(least.weight, 1 / APART)))
     return plans
+
+
+def still_better(own: Sequence[WorkloadResult], higher_is_better: bool) -> bool:
+    """Whether the smallest weight made a difference: less than a tenth of `MARGIN` counts as none."""
+    if len(own) == 1 or "validation" not in own[0].final:
+        return True
+    least, second = (result.final.get("validation", -math.inf if higher_is_better else math.inf) for result in own[:2])
+    gain = least - second if higher_is_better else second - least
+    return bool(gain > 0.1 * MARGIN * abs(least))
 
 
 def by_optimizer(results: Sequence[WorkloadResult]) -> list[list[WorkloadResult]]:

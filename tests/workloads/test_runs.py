@@ -359,12 +359,15 @@ def test_the_most_structured_run_that_is_good_enough_is_chosen():
         return WorkloadResult(Plan("x", optimizer=optimizer, weight=weight), "m", final=final)
 
     results = [result("RAMDA", 1, 0.90, 0.1), result("RAMDA", 2, 0.89, 0.5), result("RAMDA", 3, 0.80, 0.9)]
-    results += [result("RMDA", 1, 0.70, 0.9), result("RMDA", 2, 0.75, 0.2)]
-    assert [plan.weight for plan in tuned(results, True)] == [2, 2]
+    results += [result("RMDA", 1, 0.75, 0.2), result("RMDA", 2, 0.70, 0.9)]
+    assert [plan.weight for plan in tuned(results, True)] == [2, 1]
     assert [(plan.optimizer, plan.weight) for plan in further_weights(results, True)] == [("RMDA", 0.333)]
     results += [result("ProxSGD", 3, 0.89, 0.0), result("PrunedAdamW", 0.5, 0.7, 0.5), result("PAT", 1, None, None)]
     tried = [(plan.optimizer, plan.weight) for plan in further_weights(results, True)]
     assert tried == [("RMDA", 0.333), ("ProxSGD", 9), ("PrunedAdamW", 0.25), ("PAT", 0.333)]
+    results += [result("RMDA", 0.333, 0.751, 0.0), result("ProxSGD", 9, 0.5, 0.9), result("PAT", 0.333, None, None)]
+    tried = [(plan.optimizer, plan.weight) for plan in further_weights(results, True)]
+    assert tried == [("PrunedAdamW", 0.25), ("PAT", 0.111)]  # a smaller weight made no difference to RMDA
     results = [result("RAMDA", 1, 10.0, 0.1), result("RAMDA", 2, 10.1, 0.5), result("RAMDA", 3, 11.0, 0.9)]
     assert tuned(results, False)[0].weight == 2
 

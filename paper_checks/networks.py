@@ -112,7 +112,14 @@ TABLES: dict[str, Table] = {
 
 
 def measured(
-    table: Table, full: bool, seeds: Sequence[int], data: Path | None, out: Path, *, limit: int | None = None
+    table: Table,
+    full: bool,
+    seeds: Sequence[int],
+    data: Path | None,
+    out: Path,
+    *,
+    limit: int | None = None,
+    command: str | None = None,
 ) -> list[dict[str, Any]]:
     """A row per method; the paper's size with its settings, or scaled with weights tuned alike.
 
@@ -120,7 +127,8 @@ def measured(
     """
     if not full:
         plan = Plan(table.workload, epochs=table.epochs, limit_batches=limit or table.limit)
-        return compare_workload(Contest(plan, tuple(table.published), seeds, table.tune, table.rates, data), out=out)
+        contest = Contest(plan, tuple(table.published), seeds, table.tune, table.rates, data)
+        return compare_workload(contest, out=out, command=command)
     rows = []
     for name in table.published:
         results = []
@@ -165,8 +173,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--full needs --data")
     for name in arguments.tables:
         table, out = TABLES[name], arguments.out / name
-        rows = measured(table, arguments.full, arguments.seeds, arguments.data, out, limit=arguments.limit_batches)
         command = command_line("python -m paper_checks.networks", argv)
+        limit = arguments.limit_batches
+        rows = measured(table, arguments.full, arguments.seeds, arguments.data, out, limit=limit, command=command)
         data = {"rows": rows, "paper": {key: list(value) for key, value in table.published.items()}}
         record_figure(out, name, command=command, seeds=arguments.seeds, data=data)
         print(f"{name}: {table.workload}{'' if arguments.full else ', scaled'}\n{beside(table, rows)}\n")

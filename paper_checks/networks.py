@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(prog="python -m paper_checks.networks", description=__doc__.splitlines()[0])
     parser.add_argument("tables", nargs="*", default=list(TABLES), help=f"of {', '.join(TABLES)} (all)")
+    parser.add_argument("--methods", nargs="+", help="of each table only these (all)")
     parser.add_argument("--full", action="store_true", help="the paper's models and settings; needs --data and GPUs")
     parser.add_argument("--data", type=Path, help="folder of the published data")
     parser.add_argument("--limit-batches", type=cli.count, help="at most so many batches of an epoch, to try out")
@@ -167,12 +168,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in arguments.tables:
         if name not in TABLES:
             parser.error(f"tables must be among {', '.join(TABLES)}, got {name!r}")
+        for method in arguments.methods or ():
+            if method not in (known := TABLES[name].published):
+                parser.error(f"--methods of {name} must be among {', '.join(known)}, got {method!r}")
     if len(set(arguments.seeds)) < len(arguments.seeds):
         parser.error(f"--seeds must differ, got {', '.join(map(str, arguments.seeds))}")
     if arguments.full and arguments.data is None:
         parser.error("--full needs --data")
     for name in arguments.tables:
-        table, out = TABLES[name], arguments.out / name
+        methods = arguments.methods or TABLES[name].published
+        table = replace(TABLES[name], published={method: TABLES[name].published[method] for method in methods})
+        out = arguments.out / name
         command = command_line("python -m paper_checks.networks", argv)
         limit = arguments.limit_batches
         rows = measured(table, arguments.full, arguments.seeds, arguments.data, out, limit=limit, command=command)

@@ -332,6 +332,8 @@ def test_a_table_of_the_paper_is_shown_beside_what_is_measured(tmp_path, capsys,
     (tmp_path / "data").mkdir()
     files.write_wikitext(tmp_path / "data")
     command = ["table_4", "--limit-batches", "1", "--seeds", "0", "--data", str(tmp_path / "data")]
+    assert networks.main([*command, "--methods", "AdamW", "--out", str(tmp_path / "one")]) == 0
+    assert capsys.readouterr().out.splitlines()[3].startswith("AdamW")
     assert networks.main([*command, "--out", str(tmp_path / "out")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "table_4: transformer-xl-wikitext103, scaled"
@@ -341,7 +343,9 @@ def test_a_table_of_the_paper_is_shown_beside_what_is_measured(tmp_path, capsys,
     assert all(1 <= len(row["tried"]) <= 13 for row in found["rows"])
 
 
-@pytest.mark.parametrize("wrong", [["--limit-batches", "0"], ["--seeds", "0", "0"], ["--seeds", "-1"], ["table_7"]])
+@pytest.mark.parametrize(
+    "wrong", [["--limit-batches", "0"], ["--seeds", "0", "0"], ["--seeds", "-1"], ["table_7"], ["--methods", "AdaBreg"]]
+)
 def test_a_table_of_the_paper_refuses_what_it_cannot_run(wrong, tmp_path, monkeypatch):
     from paper_checks import networks
 

@@ -12,7 +12,7 @@ from ramda_theory.drawing.style import line_style, new_figure, save_png, style
 MARKERS = "os^DvPX*<>hpd"
 """One per optimizer, whose colours repeat."""
 WORST = 0.15
-"""Metrics further than this share from the best lie outside the figure."""
+"""Metrics further than this share from the best, and than those of all chosen weights, lie outside the figure."""
 
 
 def plot_run(result: Any, path: str | Path) -> Path:
@@ -73,6 +73,7 @@ def plot_contest(data: dict[str, Any], path: str | Path) -> Path:
         figure = new_figure(7.2, 4.0)
         axes = figure.subplots(1, 1)
         shown: list[float] = []
+        chosen: list[float] = []
         for index, row in enumerate(data["rows"]):
             look, marker = line_style(index), MARKERS[index % len(MARKERS)]
             tried = best_tried(data, row["optimizer"])
@@ -83,10 +84,12 @@ def plot_contest(data: dict[str, Any], path: str | Path) -> Path:
             levels = [final.get("level", 0.0) for final in seeds]
             axes.scatter(levels, tests, color=look["color"], marker=marker, label=row["optimizer"], s=30, zorder=3)
             shown += values + tests
+            chosen += tests
         title = "small, lines: weights tried (validation); large: chosen weight, every seed (test)"
         if shown:
             best = (max if data["higher_is_better"] else min)(shown)
-            near = [value for value in shown if abs(value - best) <= WORST * abs(best)]
+            far = max([WORST * abs(best), *(abs(value - best) for value in chosen)])
+            near = [value for value in shown if abs(value - best) <= far]
             room = 0.05 * (max(near) - min(near)) or 0.01 * abs(best)
             axes.set_ylim(min(near) - room, max(near) + room)
             if len(near) < len(shown):

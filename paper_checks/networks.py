@@ -153,8 +153,8 @@ def beside(table: Table, rows: Sequence[dict[str, Any]]) -> str:
     return aligned(lines)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point."""
+def arguments_parser() -> argparse.ArgumentParser:
+    """What the command understands."""
     parser = argparse.ArgumentParser(prog="python -m paper_checks.networks", description=__doc__.splitlines()[0])
     parser.add_argument("tables", nargs="*", default=list(TABLES), help=f"of {', '.join(TABLES)} (all)")
     parser.add_argument("--methods", nargs="+", help="of each table only these (all)")
@@ -163,6 +163,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit-batches", type=cli.count, help="at most so many batches of an epoch, to try out")
     parser.add_argument("--seeds", type=cli.seed, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/networks"))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point."""
+    parser = arguments_parser()
     argv = sys.argv[1:] if argv is None else argv
     arguments = parser.parse_args(argv)
     for name in arguments.tables:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from paper_checks import __main__ as checks_command
-from paper_checks import all_checks
+from paper_checks import all_checks, networks
 from paper_checks.check import Outcome, check
 from ramda_theory import plots
 from ramda_theory.cli import main, parser
@@ -132,6 +132,10 @@ def test_the_command_of_a_figure_can_be_typed_and_is_nobodys_own(name):
         (check_id,) = shlex.split(entry["command"])[3:]  # and nothing else: no quick run
         assert check_id in {item.id for item in all_checks()}
         assert (FIGURES.parent / entry["seeds"].removeprefix("written in ")).exists()
+    elif entry["command"].startswith("python -m paper_checks.networks "):
+        arguments = shlex.split(entry["command"])[3:]
+        assert set(networks.arguments_parser().parse_args(arguments).tables) <= set(networks.TABLES)
+        assert "--limit-batches" not in arguments and "--out" not in arguments
     else:
         program, *arguments = shlex.split(entry["command"])
         assert program == "ramda-theory" and "--quick" not in arguments and "--out" not in arguments

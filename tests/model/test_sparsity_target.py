@@ -163,6 +163,13 @@ def test_without_a_quantile_the_last_steps_are_as_the_others():
     assert weights[0] == weights[1]
 
 
+def test_the_coming_step_is_known_by_its_own_number():
+    """Early on AdamW's corrections of the moments change much from step to step."""
+    run = Training("ProxAdamW", 0.5, steps=3)
+    run.go(0, 3)
+    assert abs(run.sparsity() - 0.5) <= 0.005
+
+
 def test_a_run_cut_among_its_last_steps_goes_on_to_the_same_bits():
     whole, first, second = (Training("ProxSGD", 0.6, steps=60) for _ in range(3))
     whole.go(0, 60)

@@ -398,6 +398,20 @@ def test_learning_rates_without_a_weight_are_tried_until_the_best_lies_between_t
     assert further_rates(results, False) == [] and tuned(results, False)[0].lr == 3e-3
 
 
+def test_every_chosen_weight_lies_inside_the_figure(tmp_path, monkeypatch):
+    from ramda_theory.experiments import workload_figure
+
+    def row(optimizer, test):
+        return {"optimizer": optimizer, "runs": [{"final": {"test": test, "level": 0.5}}]}
+
+    data = {"tuning": [], "rows": [row("RAMDA", 5.0), row("RMDA", 7.0)], "level": None}
+    drawn = []
+    monkeypatch.setattr(workload_figure, "save_png", lambda figure, path: drawn.append(figure))
+    workload_figure.plot_contest(data | {"metric": "perplexity", "higher_is_better": False}, tmp_path / "x")
+    low, high = drawn[0].axes[0].get_ylim()
+    assert low < 5.0 and high > 7.0
+
+
 def test_with_rates_those_of_all_are_tuned_first_and_weights_at_the_best_of_them():
     from ramda_theory.experiments.workload import WorkloadResult
     from ramda_theory.experiments.workload_compare import further_rates, further_weights

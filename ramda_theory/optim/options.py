@@ -16,6 +16,7 @@ from ramda_theory.arrays import real
 from ramda_theory.regularizers import Regularizer
 from ramda_theory.subproblem import (
     ADMM,
+    ALS,
     SOLVERS,
     Accelerated,
     ConstantTolerance,
@@ -26,7 +27,7 @@ from ramda_theory.subproblem import (
     ProximalGradient,
 )
 
-SOLVER_CLASSES = (Exact, ADMM, Accelerated, ProximalGradient, NewtonRaphson)
+SOLVER_CLASSES = (Exact, ADMM, ALS, Accelerated, ProximalGradient, NewtonRaphson)
 TOLERANCE_CLASSES = (PolynomialTolerance, GeometricTolerance, ConstantTolerance)
 NONFINITE = ("raise", "skip", "ignore")
 PLAIN_KEYS = ("regularizer", "solver", "tolerance")

@@ -21,6 +21,14 @@ MANY = 256
 """Of fewer singular vectors, all are found anew as fast as by products from those before."""
 GROWTH = 0.1
 """Of rounding, at most, in a column that a polynomial makes less of than of others."""
+PASSES, DEGREE = 6, 4
+"""Subspace iterations before a decomposition, and of what degree those are that a single product did not spare."""
+PATIENCE = 30.0
+"""Times the slack: what may be left to the next call."""
+RESOLVED = 30.0
+"""Times eps ||Z||^2: squares of singular values above this are found from products in the precision of Z."""
+COARSE = 1e-5
+"""Below this share of ||Z||, too many singular values are lost in float32's rounding for its decomposition to help."""
 LEEWAY = 1e-5
 """Relative: singular values this little above the threshold are not looked for."""
 ORDINARY = 16
@@ -119,13 +127,12 @@ class ThresholdSequence(ProxSequence):
         if self._fresh:
             q, _ = xp.linalg.qr(q)
             self._fresh = False
-        passes, degree, patience = (6, 4, 1.0) if self._exact else (2, 1, 30.0)
-        for remaining in reversed(range(passes)):
+        for number in range(1, PASSES + 1):
             c = q.T @ z
-            fine = to_float64(xp, c) if self._exact else c
+            unresolved = threshold**2 < RESOLVED * float(xp.finfo(c.dtype).eps * xp.linalg.vector_norm(c) ** 2)
+            fine = to_float64(xp, c) if self._exact or unresolved else c
             values, turn = xp.linalg.eigh(fine @ fine.T)
-            turn = xp.astype(turn, z.dtype)
-            q, c = q @ turn, turn.T @ c
+            q, c = q @ xp.astype(turn, z.dtype), xp.astype(turn.T @ fine, z.dtype)
             rank = int(xp.count_nonzero(values > threshold**2))
             if rank == len(values) or not 0 < float(values[0]) < math.inf:
                 return None
@@ -139,14 +146,15 @@ class ThresholdSequence(ProxSequence):
                 singular, z.dtype
             )
             error = float(xp.linalg.vector_norm(off))
-            done = error <= slack
-            if not done and not remaining and error > patience * slack:
+            near = error <= slack or (not self._exact and number > 1 and error <= PATIENCE * slack)
+            if not near and number == PASSES:
                 return None
-            if not (done and self._exact):
-                q = self.basis = filtered(xp, z, q, image, values, 1 if done else degree)
-            else:
+            if near and self._exact:
                 self.basis = q
-            if done:
+            else:
+                degree = DEGREE if self._exact or (not near and number > 1) else 1
+                q = self.basis = filtered(xp, z, q, image, values, degree)
+            if near:
                 break
         x = (kept * xp.astype(1.0 - threshold / singular, z.dtype)) @ right
         self._confirm = kept, z, threshold
@@ -169,10 +177,11 @@ class ThresholdSequence(ProxSequence):
         rounding = 4.0 * float(xp.finfo(z.dtype).eps) * size**2
         error = rounding / threshold if threshold else math.inf
         double = z if error <= slack else to_float64(xp, z)
-        refined = self._refined(xp, z, threshold, slack) if error > slack and z.dtype != double.dtype else None
+        coarse = error > slack and z.dtype != double.dtype and threshold > COARSE * size
+        refined = self._refined(xp, z, threshold, slack) if coarse else None
         if refined is not None:
             x, q, rank = refined
-        elif threshold > GRAM_LIMIT * size:
+        elif threshold > GRAM_LIMIT * size or 4.0 * float(xp.finfo(double.dtype).eps) * size**2 <= threshold * slack:
             values, q = xp.linalg.eigh(double @ double.T)
             singular = xp.sqrt(xp.where(values > 0, values, xp.zeros_like(values)))
             rank = int(xp.count_nonzero(singular > threshold))

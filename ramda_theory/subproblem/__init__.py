@@ -1,6 +1,7 @@
 """The subproblem of every method here, (4) and (6) of arXiv:2403.14398, and its solvers."""
 
 from ramda_theory.subproblem.admm import ADMM
+from ramda_theory.subproblem.als import ALS
 from ramda_theory.subproblem.exact import Exact, NewtonRaphson
 from ramda_theory.subproblem.first_order import Accelerated, ProximalGradient
 from ramda_theory.subproblem.perturbation import largest_perturbation, perturbed
@@ -11,6 +12,7 @@ from ramda_theory.subproblem.tolerance import ConstantTolerance, GeometricTolera
 
 __all__ = [
     "ADMM",
+    "ALS",
     "SOLVERS",
     "Accelerated",
     "ConstantTolerance",

@@ -10,6 +10,7 @@ from functools import partial
 from ramda_theory.arrays import Array, namespace, real, to_float64
 from ramda_theory.regularizers.pieces import same_shape
 from ramda_theory.subproblem.admm import ADMM
+from ramda_theory.subproblem.als import ALS
 from ramda_theory.subproblem.exact import Exact, NewtonRaphson
 from ramda_theory.subproblem.first_order import Accelerated, ProximalGradient
 from ramda_theory.subproblem.problem import Candidate, Solution, Subproblem
@@ -23,6 +24,7 @@ SOLVERS: dict[str, Solver] = {
     "proximal_gradient": ProximalGradient(),
     "accelerated": Accelerated(),
     "admm": ADMM(),
+    "als": ALS(),
     "newton_raphson": NewtonRaphson(),
     "cvxpy": Cvxpy(),
 }
@@ -115,6 +117,8 @@ def choose(subproblem: Subproblem, method: str | Solver | None) -> Solver:
         regularizer = subproblem.regularizer
         if regularizer.has_metric_prox(subproblem.metric, subproblem.weight_sum):
             return SOLVERS["exact"]
+        if regularizer.as_matrices is not None:
+            return SOLVERS["als"]
         return SOLVERS["admm" if regularizer.convex else "proximal_gradient"]
     if callable(method) and not isinstance(method, type):
         return method

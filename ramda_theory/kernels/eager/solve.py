@@ -13,7 +13,7 @@ from ramda_theory.arrays import is_host
 from ramda_theory.kernels.eager.warm_start import WarmStart
 from ramda_theory.kernels.sharding import apply, full_tensor, local_shard
 from ramda_theory.regularizers import Regularizer
-from ramda_theory.subproblem import ADMM, Exact, Subproblem
+from ramda_theory.subproblem import ADMM, ALS, Exact, Subproblem
 from ramda_theory.subproblem.problem import Candidate
 from ramda_theory.subproblem.solve import choose, judge
 
@@ -178,7 +178,7 @@ def _iterated(
     problem = Subproblem(base, linear, diag, float(scale), options["regularizer"])
     tolerance = eps_t(problem, t, options)
     solver = choose(problem, options["solver"])
-    if isinstance(solver, ADMM):
+    if isinstance(solver, (ADMM, ALS)):
         known = {} if warm is None else warm.read(parameter)
         candidate = by_numpy(solver, problem, begin, tolerance, options["max_iter"], known)
         if warm is not None:
@@ -186,6 +186,8 @@ def _iterated(
     else:
         candidate = solver(problem, begin, tolerance, options["max_iter"])
     point: Tensor = candidate.point.to(start.dtype)
+    if candidate.iterations >= options["max_iter"] and not problem.increase(point, begin) <= 0:
+        candidate, point = candidate._replace(structure=None), begin  # what raises Q is no step
     if record is not None:
         solution = judge(problem, candidate._replace(point=point), tolerance, begin)
         record[parameter] = StepInexactness(solution.residual, tolerance, solution.iterations, solution.status)
@@ -193,7 +195,7 @@ def _iterated(
 
 
 def by_numpy(
-    solver: ADMM, problem: Subproblem, start: Tensor, tolerance: float, max_iter: int, known: dict[str, Tensor]
+    solver: ADMM | ALS, problem: Subproblem, start: Tensor, tolerance: float, max_iter: int, known: dict[str, Tensor]
 ) -> Candidate:
     """``solver(problem, ...)``, of small matrices on the CPU by NumPy, whose every operation begins sooner."""
     if not start.is_cpu or start.numel() > SMALL:

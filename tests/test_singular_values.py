@@ -197,6 +197,41 @@ def test_values_near_the_threshold_are_found_beside_others_that_are_far_above(ba
     assert sequence.decompositions == 1  # the first
 
 
+@pytest.mark.parametrize("backend", [NUMPY32, TORCH32], ids=str)
+def test_inexact_sequences_resolve_thresholds_that_float32_squares_do_not(backend):
+    """ADMM's, where the threshold is a thousandth of the norm: squares below eps ||Z||^2 come from float64 products."""
+    rng = np.random.default_rng(0)
+    u, v = (np.linalg.qr(rng.standard_normal((n, 100)))[0] for n in (100, 160))
+    singular = np.concatenate([[4.5, 1.8, 0.6], np.geomspace(0.02, 0.002, 10), np.geomspace(8e-4, 1e-5, 87)])
+    sequence, threshold = NuclearNorm(1.0).prox_sequence(), 0.0014
+    for step in range(5):
+        z = (u * singular) @ v.T + 1e-5 * step * rng.standard_normal((100, 160))
+        x, structure, _ = sequence(backend.array(z), threshold, 2e-5)
+        exact_u, s, vh = np.linalg.svd(z, full_matrices=False)
+        exact = (exact_u * np.maximum(s - threshold, 0)) @ vh
+        assert structure.rank == np.sum(s > threshold)
+        assert np.linalg.norm(to_numpy(x) - exact) <= 30 * 2e-5
+    assert sequence.decompositions == 1  # the first
+
+
+@pytest.mark.parametrize("share", [1e-5, 1e-6])
+@pytest.mark.parametrize("kept", [10, 60])
+def test_exact_sequences_at_thresholds_near_float32s_rounding(share, kept):
+    """ProxSGD's at a small learning rate: rank and point of an SVD in float64, within eight roundings."""
+    rng = np.random.default_rng(1)
+    u, v = (np.linalg.qr(rng.standard_normal((n, 80)))[0] for n in (80, 120))
+    singular = np.concatenate([np.geomspace(1.0, 3 * share, kept), np.geomspace(0.3 * share, 1e-9, 80 - kept)])
+    z = ((u * singular) @ v.T).astype(np.float32)
+    slack = 8 * float(np.finfo(np.float32).eps) * float(np.linalg.norm(z))
+    exact_u, s, vh = np.linalg.svd(z.astype(np.float64), full_matrices=False)
+    exact = (exact_u * np.maximum(s - share, 0)) @ vh
+    sequence = NuclearNorm(1.0).prox_sequence(exact=True)
+    for _ in range(2):
+        x, structure, _ = sequence(z, share, slack)
+        assert structure.rank == np.sum(s > share)
+        assert np.linalg.norm(x - exact) <= slack
+
+
 # -- from all singular vectors ----------------------------------------------------------------------------------------
 
 

@@ -53,6 +53,7 @@ SOLVERS: dict[str, str | Solver] = {
     "PG, relative decrease": ProximalGradient(stopping="relative_decrease"),
     "accelerated": "accelerated",
     "admm": "admm",
+    "als": "als",
     "newton_raphson": "newton_raphson",
     "cvxpy": "cvxpy",
 }
@@ -127,6 +128,8 @@ def applicable(name: str, problem: Subproblem) -> bool:
         return psi.separable
     if name in ("accelerated", "admm"):
         return psi.convex
+    if name == "als":
+        return psi.as_matrices is not None
     if name == "newton_raphson":
         return psi.sum_of_group_norms
     if name == "cvxpy":

@@ -261,6 +261,8 @@ def check_solver(psi: Regularizer, choice: Any) -> None:
         reason = "it has no exact method"
     elif isinstance(choice, (ADMM, Accelerated)) and not psi.convex:
         reason = "it is not convex"
+    elif isinstance(choice, ALS) and psi.as_matrices is None:
+        reason = "it is not a nuclear norm"
     elif isinstance(choice, NewtonRaphson) and not psi.sum_of_group_norms:
         reason = "that solver is for GroupLasso only"
     elif getattr(choice, "step", "global") == "group" and not psi.separable:

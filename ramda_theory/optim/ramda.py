@@ -48,9 +48,10 @@ class RAMDA(DualAveraging):
         (`skipped_steps`), without waiting.  "ignore": let it through; its group, and everything it touches, becomes
         NaN, never zero.  With sharded parameters all processes decide together.
     solver : optional
-        How the subproblem is solved.  Default: exactly where there is an exact method; for the nuclear norm by `ADMM`,
-        which begins where it ended in the step before.  Otherwise a name ("proximal_gradient", ...) or a solver such as
-        ``ProximalGradient(step="group")``.  Iterative solvers wait for their residual, and cannot be compiled.
+        How the subproblem is solved.  Default: exactly where there is an exact method; for the nuclear norm by `ADMM`
+        or, where it is small beside the metric, `ALS`, which begin where the step before ended.  Otherwise a name
+        ("proximal_gradient", ...) or a solver such as ``ProximalGradient(step="group")``.  Iterative
+        solvers wait for their residual, and cannot be compiled.
     tolerance : float or tolerance sequence, optional
         :math:`\epsilon_t` of (7) for an iterative solver, t counted from the start of the stage; default: what the
         dtype warrants.
@@ -72,9 +73,9 @@ class RAMDA(DualAveraging):
     Notes
     -----
     State per parameter: ``anchor`` (W^0), ``grad_sum`` (V), ``grad_sq_sum`` (U), ``step`` (t), ``weight_sum``
-    (alpha): 12 bytes per float32 weight; fused steps add ``norms``, the last ||What_g|| of every group; ADMM adds
-    ``solution`` and ``dual``, 8 bytes per weight, and ``basis``, the last singular vectors of a nuclear norm
-    (of the shorter side; at high rank all of them).
+    (alpha): 12 bytes per float32 weight; fused steps add ``norms``, the last ||What_g|| of every group; ADMM and ALS
+    add ``solution`` and ``dual``, 8 bytes per weight, and ``basis``, the last singular vectors of a nuclear norm (of
+    the shorter side; at high rank all of them).
     Set ``record_inexactness = True`` to have every step leave its residual, tolerance, iterations and status per
     parameter in ``inexactness``; where the subproblem is solved exactly no step waits for a device to do so.
     """

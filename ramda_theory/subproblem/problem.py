@@ -305,7 +305,7 @@ class Solution:
     descent : bool or None
         Whether Q(point) <= Q(start), as far as the dtype can tell; None without a start.
     dual : array or None
-        An element of d psi(point) that the solver ended with ("admm"), from which it can go on; None otherwise.
+        An element of d psi(point) that the solver ended with ("admm", "als"), from which it can go on; None otherwise.
     """
 
     point: Array

@@ -7,7 +7,7 @@ import operator
 from collections.abc import Callable
 from functools import partial
 
-from ramda_theory.arrays import Array, namespace, real, to_float64
+from ramda_theory.arrays import Array, is_host, namespace, real, to_float64
 from ramda_theory.regularizers.pieces import same_shape
 from ramda_theory.subproblem.admm import ADMM
 from ramda_theory.subproblem.als import ALS
@@ -18,6 +18,9 @@ from ramda_theory.subproblem.reference import Cvxpy
 
 Solver = Callable[[Subproblem, Array, float, int], Candidate]
 """(problem, start, tolerance, max_iter) -> the candidate to be judged."""
+
+STIFF = 400.0
+"""Where the terms that cancel in P W - b are this many times alpha lambda, ADMM takes longer than "als"."""
 
 SOLVERS: dict[str, Solver] = {
     "exact": Exact(),
@@ -43,13 +46,13 @@ def solve(
     ----------
     subproblem : Subproblem
     method : str or solver, optional
-        One of "exact", "proximal_gradient", "accelerated", "admm", "newton_raphson", "cvxpy", or a configured solver
-        such as ``ProximalGradient(step="group")``.  By default exact where an exact method exists, else "admm" for
-        convex psi and proximal gradient for nonconvex psi.
+        One of "exact", "proximal_gradient", "accelerated", "admm", "als", "newton_raphson", "cvxpy", or a configured
+        solver such as ``ProximalGradient(step="group")``.  By default exact where an exact method exists, else proximal
+        gradient for nonconvex psi and "admm" for convex psi; "als" for a nuclear norm that is small beside the rest.
     start : array or Solution, optional
         W_{t-1}: where iterations begin (else at the anchor) and what the objective condition of (7) compares with
-        (else it is not asked for).  A `Solution` of a subproblem like this one stands for its point; "admm" goes on
-        from its dual too.
+        (else it is not asked for).  A `Solution` of a subproblem like this one stands for its point; "admm" and "als"
+        go on from its dual too.
     tolerance : float, optional
         eps_t >= 0 of (7), on the residual of the unscaled Q.  Default: `Subproblem.default_tolerance`.
     max_iter : int
@@ -73,10 +76,10 @@ def solve(
         raise TypeError(f"max_iter must be an integer, got {max_iter!r}") from error
     if max_iter < 1:
         raise ValueError(f"max_iter must be at least 1, got {max_iter}")
-    admm = solver if isinstance(solver, ADMM) else None
+    admm = solver if isinstance(solver, ADMM) else solver.otherwise if isinstance(solver, ALS) else None
     if isinstance(start, Solution):
         start, dual = start.point, start.dual
-        if dual is not None and isinstance(solver, ADMM):
+        if dual is not None and isinstance(solver, (ADMM, ALS)):
             solver = partial(solver, dual=dual)
     if isinstance(start, (int, float)):
         raise ValueError(f"start must be an array of shape {tuple(subproblem.anchor.shape)}, got the number {start!r}")
@@ -117,7 +120,7 @@ def choose(subproblem: Subproblem, method: str | Solver | None) -> Solver:
         regularizer = subproblem.regularizer
         if regularizer.has_metric_prox(subproblem.metric, subproblem.weight_sum):
             return SOLVERS["exact"]
-        if regularizer.as_matrices is not None:
+        if is_stiff(subproblem):
             return SOLVERS["als"]
         return SOLVERS["admm" if regularizer.convex else "proximal_gradient"]
     if callable(method) and not isinstance(method, type):
@@ -125,6 +128,14 @@ def choose(subproblem: Subproblem, method: str | Solver | None) -> Solver:
     if method not in SOLVERS:
         raise ValueError(f"method must be one of {sorted(SOLVERS)} or a solver, got {method!r}")
     return SOLVERS[method]
+
+
+def is_stiff(subproblem: Subproblem) -> bool:
+    """Whether psi is a nuclear norm so small beside the rest that "als" is the faster solver."""
+    psi = subproblem.regularizer.as_matrices
+    if psi is None or not is_host(subproblem.anchor):
+        return False
+    return subproblem.magnitude > STIFF * subproblem.weight_sum * float(psi.weight)
 
 
 def judge(subproblem: Subproblem, candidate: Candidate, tolerance: float, start: Array | None = None) -> Solution:

@@ -121,7 +121,7 @@ def minimizer(
         Where to leave how well a regularized parameter's point meets (7): that gathers it, and waits for the device if
         the point is found by iterations.
     warm : WarmStart, optional
-        Where ADMM begins, and leaves where it ended.
+        Where ADMM or ALS begins, and leaves where it ended.
     """
     psi: Any = options["regularizer"]
     if psi is None or not parameter.numel() or proximal:

@@ -17,7 +17,7 @@ ROUNDINGS = 8.0
 
 
 class WarmStart:
-    """The point, the dual and the basis that ADMM ended with, in ``state`` under the keys below.
+    """The point, the dual and the basis that ADMM or ALS ended with, in ``state`` under the keys below.
 
     ``solution`` is Z, the What of the last step, ``dual`` an element of d psi(Z): both have the shape of the parameter,
     and are cut as it is.  ``basis`` is where the next proximal map begins, on hosts and for whole parameters only.
@@ -36,7 +36,7 @@ class WarmStart:
         self._state, self._mask, self._keep = state, mask, keep
 
     def read(self, parameter: Tensor) -> dict[str, Tensor]:
-        """The arguments of `ADMM` that say where it begins; without a dual it knows of none, it is 0."""
+        """The arguments of the solver that say where it begins; without a dual it knows of none, it is 0."""
         state = self._state
         if "solution" not in state or "dual" not in state:
             return {}

@@ -67,7 +67,8 @@ class ALS:
             return self.otherwise(problem, start, tolerance, max_iter, dual, point, basis)
         arrays = problem.anchor, problem.grad_sum, problem.metric
         if any(getattr(array, "requires_grad", False) for array in (start, *arrays)):
-            problem, start = Subproblem(*map(detached, arrays), alpha, problem.regularizer), detached(start)
+            anchor, grad_sum, metric = map(detached, arrays)
+            problem, start = Subproblem(anchor, grad_sum, metric, alpha, problem.regularizer), detached(start)
         work, candidate = Regressions(problem, psi, tolerance), None
         found = work.begin(start if point is None else point, basis)
         for sweep in range(1, min(self.sweeps, max_iter) + 1):

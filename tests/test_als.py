@@ -192,6 +192,15 @@ def test_bad_arguments():
         ProxAdamW([torch.nn.Parameter(torch.zeros(2, 2))], 1e-3, regularizer=L1(0.1), solver="als")
 
 
+def test_it_is_an_option_of_optimizers_that_their_state_keeps():
+    weight = torch.nn.Parameter(torch.randn(6, 8))
+    weight.grad = torch.randn(6, 8)
+    optimizer, other = (ProxAdamW([weight], 1e-3, regularizer=NuclearNorm(1e-3), solver=ALS(n)) for n in (3, 5))
+    optimizer.step()
+    other.load_state_dict(optimizer.state_dict())
+    assert other.param_groups[0]["solver"] == ALS(sweeps=3)
+
+
 def test_tensors_that_require_gradients_are_solved_too():
     problem = low_rank_problem(np.random.default_rng(9), (6, 8), 2, 3.0, 1e-2)
     leaf, gradient, metric = (torch.tensor(a) for a in (problem.anchor, problem.grad_sum, problem.metric))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ramda_theory.arrays import Array, is_host
 from ramda_theory.subproblem.admm import ADMM, descends, detached
 from ramda_theory.subproblem.problem import Candidate, Subproblem
 from ramda_theory.subproblem.regressions import Regressions
+
+OTHERWISE = ADMM()
+"""Where regressions do not serve, or not any longer."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +35,8 @@ class ALS:
     Parameters
     ----------
     sweeps : int
-        >= 1: after so many over rows and columns ADMM goes on.
-    otherwise : ADMM
-        Solves problems of which no point of low rank is known yet, and those on accelerators.
+        >= 1: after so many over rows and columns ADMM goes on.  It also solves problems of which no point of low rank
+        is known yet, and those on accelerators.
 
     Raises
     ------
@@ -43,7 +45,6 @@ class ALS:
     """
 
     sweeps: int = 20
-    otherwise: ADMM = field(default_factory=ADMM)
 
     def __post_init__(self) -> None:
         if isinstance(self.sweeps, bool) or not isinstance(self.sweeps, int) or self.sweeps < 1:
@@ -64,7 +65,7 @@ class ALS:
         if psi is None:
             raise ValueError(f"als needs a nuclear norm, got {problem.regularizer!r}")
         if not (alpha * psi.weight > 0 and is_host(problem.anchor)):
-            return self.otherwise(problem, start, tolerance, max_iter, dual, point, basis)
+            return OTHERWISE(problem, start, tolerance, max_iter, dual, point, basis)
         arrays = problem.anchor, problem.grad_sum, problem.metric
         if any(getattr(array, "requires_grad", False) for array in (start, *arrays)):
             anchor, grad_sum, metric = map(detached, arrays)
@@ -80,7 +81,7 @@ class ALS:
             if meets and descends(problem, candidate.point, work.back(tangent), work.rounding, start):
                 return candidate
         if candidate is None:
-            return self.otherwise(problem, start, tolerance, max_iter, dual, point, basis)
+            return OTHERWISE(problem, start, tolerance, max_iter, dual, point, basis)
         return self._goes_on(problem, start, tolerance, max_iter, candidate)
 
     def _goes_on(
@@ -90,7 +91,7 @@ class ALS:
         rest = max_iter - before.iterations
         if not rest:
             return before
-        more = self.otherwise(problem, start, tolerance, rest, before.dual, before.point, before.basis)
+        more = OTHERWISE(problem, start, tolerance, rest, before.dual, before.point, before.basis)
         if more.iterations == rest and not problem.increase(more.point, before.point) <= 0:
             return before._replace(iterations=max_iter)
         return more._replace(iterations=before.iterations + more.iterations)

@@ -10,7 +10,7 @@ from functools import partial
 from ramda_theory.arrays import Array, is_host, namespace, real, to_float64
 from ramda_theory.regularizers.pieces import same_shape
 from ramda_theory.subproblem.admm import ADMM
-from ramda_theory.subproblem.als import ALS
+from ramda_theory.subproblem.als import ALS, OTHERWISE
 from ramda_theory.subproblem.exact import Exact, NewtonRaphson
 from ramda_theory.subproblem.first_order import Accelerated, ProximalGradient
 from ramda_theory.subproblem.problem import Candidate, Solution, Subproblem
@@ -76,7 +76,7 @@ def solve(
         raise TypeError(f"max_iter must be an integer, got {max_iter!r}") from error
     if max_iter < 1:
         raise ValueError(f"max_iter must be at least 1, got {max_iter}")
-    admm = solver if isinstance(solver, ADMM) else solver.otherwise if isinstance(solver, ALS) else None
+    admm = solver if isinstance(solver, ADMM) else OTHERWISE if isinstance(solver, ALS) else None
     if isinstance(start, Solution):
         start, dual = start.point, start.dual
         if dual is not None and isinstance(solver, (ADMM, ALS)):

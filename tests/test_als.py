@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from ramda_theory.optim import ProxAdamW
 from ramda_theory.regularizers import L1, NuclearNorm
-from ramda_theory.subproblem import ALS, Subproblem, solve
+from ramda_theory.subproblem import ADMM, ALS, Subproblem, solve
 from ramda_theory.subproblem.problem import Candidate
 from ramda_theory.subproblem.regressions import Factors, Regressions
 
@@ -101,14 +101,15 @@ def test_the_first_round_of_regressions_solves_each_and_lowers_the_objective():
     tau, metric, b = problem.weight_sum * 0.1, problem.metric, -problem.linear
     work = Regressions(problem, problem.regularizer, np.inf)  # any slope is small enough: one round
     found = work.begin(problem.anchor + 0.1 * rng.standard_normal((6, 8)), None)
-    swept = work.swept(found)
+    x, _ = work._rounds(np.concatenate(found[::2]) * np.sqrt(found.s), work._regressions, renewed=False)
+    product = x[:6] @ x[6:].T
     left, right = found.u * np.sqrt(found.s), found.v * np.sqrt(found.s)
     for i in range(6):
         left[i] = np.linalg.solve((right.T * metric[i]) @ right + tau * np.eye(found.rank), right.T @ b[i])
     for j in range(8):
         right[j] = np.linalg.solve((left.T * metric[:, j]) @ left + tau * np.eye(found.rank), left.T @ b[:, j])
-    np.testing.assert_allclose(swept.product, left @ right.T, rtol=0, atol=1e-9)
-    assert float(problem.objective(swept.product)) < float(problem.objective(found.product))
+    np.testing.assert_allclose(product, left @ right.T, rtol=0, atol=1e-9)
+    assert float(problem.objective(product)) < float(problem.objective(found.product))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -181,6 +182,49 @@ def test_float32_of_large_matrices_is_float64s_to_its_tolerance():
     )
     exact = solve(wide, "als", tolerance=1e-4 * problem.default_tolerance())
     assert abs(found.structure.count - exact.structure.count) <= 1
+
+
+def test_a_threshold_far_below_rounding_adds_no_components():
+    """As at the end of a decay of the learning rate: what float32 makes of N is no reason to go on."""
+    rng = np.random.default_rng(0)
+    shape, tau = (200, 220), 1e-9
+    point = (rng.standard_normal((200, 4)) @ rng.standard_normal((4, 220)) / 4).astype(np.float32)
+    metric, gradient = 10 ** (-2 * rng.random(shape)), tau * rng.standard_normal(shape)
+    problem = Subproblem(point, gradient.astype(np.float32), metric.astype(np.float32), 1.0, NuclearNorm(tau))
+    solution = solve(problem, start=point, max_iter=100)
+    assert solution.status == "solved" and solution.iterations <= 5
+
+
+def test_singular_values_that_are_left_above_the_threshold_count_as_residual():
+    """N = 1.01 tau is within the tolerance, but the point must not lie above the start."""
+    b, start = np.zeros((6, 9)), np.zeros((6, 9))
+    b[0, 0], start[0, 0] = 1.01, 0.01
+    problem = Subproblem(b, 0 * b, np.ones((6, 9)), 1.0, NuclearNorm(1.0))
+    found = ALS()(problem, start, 0.2, 100, point=0 * b, dual=0 * b)
+    assert problem.increase(found.point, start) <= 0
+
+
+def test_a_solution_of_rank_0_is_where_any_solver_can_begin():
+    problem = low_rank_problem(np.random.default_rng(0), (6, 9), 2, 1.0, 1e6)
+    zero = ALS()(problem, problem.anchor, 1e-8 * problem.magnitude, 100)
+    assert not zero.point.any() and zero.basis.shape == (6, 0)
+    easier = dataclasses.replace(problem, regularizer=NuclearNorm(1.0))
+    for solver in (ALS(), ADMM()):
+        found = solver(easier, problem.anchor, 1e-6, 100, dual=zero.dual, point=zero.point, basis=zero.basis)
+        assert float(easier.residual(found.point)) <= 1e-6
+
+
+def test_equations_of_many_rows_do_not_fill_the_memory(monkeypatch):
+    """(rows, r, r) numbers of a tall matrix are never set up."""
+    rng = np.random.default_rng(0)
+    problem = low_rank_problem(rng, (3000, 200), 60, 1.0, 1.0, np.float32)
+    asked = []
+    one_by_one = Regressions._regressions
+    monkeypatch.setattr(Regressions, "_regressions", lambda *a: asked.append(a[2].shape[1]) or one_by_one(*a))
+    basis = np.linalg.svd(problem.anchor.T, full_matrices=False)[0][:, :60]
+    found = ALS()(problem, problem.anchor, problem.default_tolerance(), 10, basis=basis)
+    assert float(problem.residual(found.point)) <= problem.default_tolerance()
+    assert all(3000 * rank**2 <= 2**22 for rank in asked)
 
 
 def test_bad_arguments():

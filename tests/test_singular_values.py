@@ -232,6 +232,16 @@ def test_exact_sequences_at_thresholds_near_float32s_rounding(share, kept):
         assert np.linalg.norm(x - exact) <= slack
 
 
+@pytest.mark.parametrize("threshold", [1e-6, 1e-7, 1e-9])
+@pytest.mark.parametrize("exact", [True, False])
+def test_rounding_of_products_is_not_taken_for_rank(threshold, exact):
+    """A slack that products meet says nothing about singular values below the root of eps."""
+    rng = np.random.default_rng(0)
+    z = rng.standard_normal((80, 3)) @ rng.standard_normal((3, 120))
+    _, structure, _ = NuclearNorm(1.0).prox_sequence(exact=exact)(z, threshold, 1e-4)
+    assert structure.rank == 3
+
+
 # -- from all singular vectors ----------------------------------------------------------------------------------------
 
 

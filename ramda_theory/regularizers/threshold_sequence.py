@@ -181,7 +181,7 @@ class ThresholdSequence(ProxSequence):
         refined = self._refined(xp, z, threshold, slack) if coarse else None
         if refined is not None:
             x, q, rank = refined
-        elif threshold > GRAM_LIMIT * size or 4.0 * float(xp.finfo(double.dtype).eps) * size**2 <= threshold * slack:
+        elif threshold > GRAM_LIMIT * size or self._enough(double, size, threshold, slack):
             values, q = xp.linalg.eigh(double @ double.T)
             singular = xp.sqrt(xp.where(values > 0, values, xp.zeros_like(values)))
             rank = int(xp.count_nonzero(singular > threshold))
@@ -197,6 +197,12 @@ class ThresholdSequence(ProxSequence):
             basis = None  # the next matrix would be as far away: not worth the try
         self.basis = None if basis is None else xp.astype(basis, z.dtype)
         return xp.astype(x, z.dtype), rank, error if error <= slack else 0.0
+
+    @staticmethod
+    def _enough(z: Array, size: float, threshold: float, slack: float) -> bool:
+        """Whether the Gram matrix of Z tells X within the slack, and its rank."""
+        eps = float(namespace(z=z).finfo(z.dtype).eps)
+        return RESOLVED * eps * size**2 <= threshold**2 and 4.0 * eps * size**2 <= threshold * slack
 
     def _refined(self, xp: ModuleType, z: Array, threshold: float, slack: float) -> tuple[Array, Array, int] | None:
         """X, a basis of ascending singular vectors, and the rank, in float32 but for the small singular values.

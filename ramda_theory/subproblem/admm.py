@@ -178,7 +178,7 @@ def share_of(point: Array, dual: Array | None, basis: Array | None) -> float:
     """rho as a share of the mean metric: the lower the rank, the more of Z is 0, where a large rho is right."""
     if dual is None:
         return SHARE
-    return 0.5 if basis is None else 0.5 * math.sqrt(min(point.shape) / basis.shape[1])
+    return 0.5 if basis is None or not basis.shape[1] else 0.5 * math.sqrt(min(point.shape) / basis.shape[1])
 
 
 def descends(problem: Subproblem, z: Array, s: Array, off: float, start: Array) -> bool:

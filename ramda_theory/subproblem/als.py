@@ -23,8 +23,9 @@ class ALS:
         (B^T P_i B + tau I) a_i = B^T b_i,
 
     and for given A one for each row of B.  These see the metric as it is, where steps of first order take the longer
-    the more it varies.  One after the other, with balanced factors in between, they never raise Q.  Then with
-    Z = U S V^T and N the part of P Z - b that is normal to U and V
+    the more it varies.  A product of row and column means in place of P makes them all one eigenvalue problem; where
+    that is too far off, they are set up one by one, and then never raise Q.  With Z = U S V^T and N the part of
+    P Z - b that is normal to U and V
 
     - a component whose own minimiser is zero, <u, (b - P Z + s P u v^T) v> <= tau, is dropped;
     - singular vectors of -N above tau are added, each as far as its own minimiser, divided by their number;
@@ -44,7 +45,7 @@ class ALS:
         If ``sweeps`` is out of its range.
     """
 
-    sweeps: int = 20
+    sweeps: int = 50
 
     def __post_init__(self) -> None:
         if isinstance(self.sweeps, bool) or not isinstance(self.sweeps, int) or self.sweeps < 1:
@@ -76,10 +77,15 @@ class ALS:
             if found is None:
                 break
             known = work.dropped(work.swept(found))
-            found, tangent, normal, meets = work.completed(known)
+            found, tangent, normal, off = work.completed(known)
             candidate = work.candidate(known if found is None else found, normal, sweep)
-            if meets and descends(problem, candidate.point, work.back(tangent), work.rounding, start):
+            if off is None:
+                continue
+            if descends(problem, candidate.point, work.back(tangent), off, start):
                 return candidate
+            if sweep > 1:  # rounding decides
+                candidate = Candidate(start, sweep)
+                break
         if candidate is None:
             return OTHERWISE(problem, start, tolerance, max_iter, dual, point, basis)
         return self._goes_on(problem, start, tolerance, max_iter, candidate)

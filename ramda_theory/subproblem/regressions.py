@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -18,20 +18,30 @@ from ramda_theory.subproblem.anderson import Anderson
 from ramda_theory.subproblem.problem import Candidate, Subproblem
 
 SMALL = 32768
-"""Entries of a matrix that is worked on in float64, whatever its rank."""
+"""Entries of a matrix that is worked on in float64."""
+TINY = 2048
+"""Entries of a matrix that may have full rank: ADMM is no faster there."""
 COLUMNS = 128
-"""Of the factors of larger matrices, at most: the work grows with their square."""
+"""Of the factors of larger matrices, at most, and at most half of the shorter side."""
+CHEAP, ROOM = 2**17, 2**22
+"""Numbers in the equations of all rows: up to the first they are set up at once, above the second never."""
 NEGLIGIBLE = 1e-6
 """Singular values below this share of the largest are taken for 0 at the start."""
-ROUNDS, MEMORY = 12, 5
-"""Of regressions with the same matrices, and how many are extrapolated from."""
+ROUNDS, MEMORY = (40, 12), 5
+"""Of steps on both factors in a sweep, with equations that are cheap or not; and how many are extrapolated from."""
 LEADING = 0.5
 """Of the excess over tau of N's largest singular value: others that exceed it by less may vanish once it is added."""
 WORSE = 2.0
-"""Times the least slope so far: then the matrices no longer fit."""
-LEEWAY, SHARE, MOST = 1e-5, 0.1, 0.02
-"""Of tau, by how much singular values of N must exceed it to count: a share of the tolerance, but at least the first
-and at most the last."""
+"""Times the least slope so far: then the equations no longer fit."""
+LEEWAY = 1e-5
+"""Relative: singular values of N this little above tau are never looked for."""
+SHARE, MOST = 0.1, 0.02
+"""Of the tolerance, but at most of tau: what singular values of N may exceed tau by without being added."""
+NOISE = 0.03
+"""Of what rounding does to a matrix, the spectral norm of that."""
+
+
+Equations: TypeAlias = Callable[[bool, Array], Callable[[Array], Array]]
 
 
 class Factors(NamedTuple):
@@ -74,8 +84,11 @@ class Regressions:
         self._tolerance, self._tau = tolerance, problem.weight_sum * psi.weight
         rows, columns = psi.matrix(problem.anchor).shape
         self._shape, self._flip = (rows, columns), rows > columns
-        self._limit = min(rows, columns) if small else min(COLUMNS, min(rows, columns) // 2)
+        self._limit = min(rows, columns)
+        if rows * columns > TINY:
+            self._limit = min(COLUMNS, self._limit // 2)
         self._metric = self._short(problem.metric)
+        self._means = xp.mean(self._metric, axis=1), xp.mean(self._metric, axis=0)
         self._b = self._metric * self._short(problem.anchor) - self._short(problem.grad_sum)
 
     def _short(self, array: Array) -> Array:
@@ -112,45 +125,86 @@ class Regressions:
     def swept(self, found: Factors) -> Factors:
         """Rows of A = U diag(s)^(1/2) regressed on B = V diag(s)^(1/2) and the other way round.
 
-        The first round never raises Q.  Further rounds use the matrices of the first, are extrapolated, and count as
-        long as the slopes fall, (P Z - b) B + tau A and its like for B with unit columns of the other factor.
+        By `_regressions`, whose first round never raises Q, but not as long as `_separable`, which is cheaper, will do.
         """
         if not found.rank:
             return found
+        x = self.xp.concat((found.u, found.v), axis=0) * self.xp.sqrt(found.s)
+        rows, columns = self._metric.shape
+        numbers, off = columns * found.rank**2, math.inf
+        if numbers > CHEAP:
+            x, off = self._rounds(x, self._separable, renewed=True)
+        if numbers <= CHEAP or (numbers <= ROOM and not off <= self._tolerance):
+            x, _ = self._rounds(x, self._regressions, renewed=False)
+        return self._balanced(x[:rows], x[rows:])
+
+    def _rounds(self, x: Array, equations: Equations, *, renewed: bool) -> tuple[Array, float]:
+        """Rounds of steps on A and B, extrapolated, as long as their slopes fall.
+
+        Parameters
+        ----------
+        x : array, shape (rows + columns, r)
+            A above B.
+        equations : callable
+            (whether for A, the other factor) -> what solves them.
+        renewed : bool
+            Whether every round needs new ones.
+
+        Returns
+        -------
+        x : array
+            That with the least slopes, (P Z - b) B + tau A and its like for B with unit columns of the other factor.
+        off : float
+            Their norm before its last step.
+        """
         xp, rows = self.xp, self._metric.shape[0]
-        x = best = begin = xp.concat((found.u, found.v), axis=0) * xp.sqrt(found.s)
-        least = math.inf
+        best, begin, least = x, x, math.inf
         extrapolation = Anderson(xp, MEMORY)
         solve_rows = solve_columns = None
-        for _ in range(ROUNDS):
+        for _ in range(ROUNDS[0] if renewed else ROUNDS[1]):
             change, image = extrapolation.room(x)
             a, b = x[:rows], x[rows:]
-            solve_rows = solve_rows or self._regressions(self._metric, b)
+            if renewed or solve_rows is None:
+                solve_rows = equations(True, b)
             slope = self._gradient(a @ b.T) @ b + self._tau * a
             square = relative(xp, slope, b)
             change[:rows] = solve_rows(slope)
             image[:rows] = a = a + change[:rows]
-            solve_columns = solve_columns or self._regressions(self._metric.T, a)
+            if renewed or solve_columns is None:
+                solve_columns = equations(False, a)
             slope = self._gradient(a @ b.T).T @ a + self._tau * b
-            square += relative(xp, slope, a)
+            off = (square + relative(xp, slope, a)) ** 0.5
             change[rows:] = solve_columns(slope)
             image[rows:] = b + change[rows:]
-            off = square**0.5
             if (best is begin or off < least) and bool(xp.all(xp.isfinite(image))):
                 best, least = xp.asarray(image, copy=True), off
             if off <= self._tolerance or not off <= WORSE * least:
                 break
             x = extrapolation(float(xp.linalg.vector_norm(change)))
         extrapolation.close()
-        return self._balanced(best[:rows], best[rows:])
+        return best, least
 
-    def _regressions(self, metric: Array, given: Array) -> Callable[[Array], Array]:
+    def _separable(self, for_rows: bool, given: Array) -> Callable[[Array], Array]:
+        """As `_regressions`, with twice the product of the means of the metric's rows and columns in its place.
+
+        All rows then have the eigenvectors of B^T Q B, Q the means of the columns.  Adam's second moments are near to
+        such products (Adafactor, arXiv:1804.04235); twice as much is above most entries, so that steps are short.
+        """
+        xp = self.xp
+        p, q = self._means if for_rows else self._means[::-1]
+        inner = to_float64(xp, (given.T * (q / xp.mean(q))) @ given)
+        values, vectors = xp.linalg.eigh(inner)
+        sizes = 2.0 * to_float64(xp, p)[:, None] * xp.clip(values, min=0.0) + self._tau
+        vectors, shares = xp.astype(vectors, given.dtype), xp.astype(1.0 / sizes, given.dtype)
+        return lambda right: -((right @ vectors) * shares) @ vectors.T
+
+    def _regressions(self, for_rows: bool, given: Array) -> Callable[[Array], Array]:
         """Right sides -> - (B^T P_i B + tau I)^-1 times them, a row each.
 
         In float64; they are residuals and not the rows themselves, so that what rounding did to the matrices slows down
         but leaves no error.  As much is added to their diagonal, which keeps them positive.
         """
-        xp, r = self.xp, given.shape[1]
+        xp, r, metric = self.xp, given.shape[1], self._metric if for_rows else self._metric.T
         first, second, place = lower_triangle(r)
         packed = metric @ (given[:, first] * given[:, second])
         matrices = xp.reshape(to_float64(xp, packed[:, place]), (-1, r, r))
@@ -206,7 +260,7 @@ class Regressions:
         tangent += (self._tau * u) @ v.T
         return tangent, normal
 
-    def completed(self, found: Factors) -> tuple[Factors | None, Array, Array, bool]:
+    def completed(self, found: Factors) -> tuple[Factors | None, Array, Array, float | None]:
         """With leading singular vectors of -N above tau if the tangent part is within the tolerance without them.
 
         Returns
@@ -215,43 +269,51 @@ class Regressions:
             None if there are too many.
         tangent, normal : arrays
             `split` of the last factors that were not too many.
-        meets : bool
-            Whether the tangent part is within the tolerance, and in dQ(Z) since N is at most tau.
+        off : float or None
+            How far the tangent part may be from an element of dQ(Z), if all of that is within the tolerance.
         """
         tangent, normal = self.split(found)
-        if not self._within(tangent):
-            return found, tangent, normal, False
-        above = self._above(normal)
+        off, above = self._above(tangent, normal)
         if above is None:
-            return found, tangent, normal, True
+            return found, tangent, normal, off
         if found.rank + above.rank > self._limit:
-            return None, tangent, normal, False
+            return None, tangent, normal, None
         # Divided by their number: Q is convex, so that their mean lies no higher than they do one by one.
         s = (above.s - self._tau) / (above.rank * self._curvature(above.u, above.v))
         u, s, v = (self.xp.concat(pair, axis=-1) for pair in zip(found, above._replace(s=s), strict=True))
         root = self.xp.sqrt(s)
         found = self._balanced(u * root, v * root)
         tangent, normal = self.split(found)
-        return found, tangent, normal, self._within(tangent) and self._above(normal) is None
+        off, above = self._above(tangent, normal)
+        return found, tangent, normal, off if above is None else None
 
-    def _within(self, tangent: Array) -> bool:
-        return float(self.xp.linalg.vector_norm(tangent)) + self.rounding <= self._tolerance
+    def _above(self, tangent: Array, normal: Array) -> tuple[float | None, Factors | None]:
+        """`completed`'s ``off``, and the leading singular vectors and values of -N above tau, if there are any.
 
-    def _above(self, normal: Array) -> Factors | None:
-        """The leading singular vectors and values of -N above tau; None if Cholesky says there are none."""
-        xp, scaled = self.xp, normal * (-1.0 / self._tau)
+        A Cholesky factorization tells most often that there are none.  Those that exceed tau by little, or by no more
+        than rounding does, are left as they are, and count as residual, if the tolerance allows.
+        """
+        xp, tau = self.xp, self._tau
+        length = float(xp.linalg.vector_norm(tangent))
+        if not length + self.rounding <= self._tolerance:
+            return None, None
+        scale = max(tau, 1e-6 * float(xp.linalg.vector_norm(normal)))
+        scaled = normal * (-1.0 / scale)
         gram = scaled @ scaled.T
-        leeway = max(LEEWAY, min(MOST, SHARE * self._tolerance / self._tau))
-        level = (1.0 + leeway) ** 2
+        level = ((1.0 + LEEWAY) * tau / scale) ** 2
         if positive_definite(xp, level * xp.eye(gram.shape[0], dtype=gram.dtype) - gram):
-            return None
+            return self.rounding, None
         values, vectors = xp.linalg.eigh(gram)
-        size = xp.sqrt(xp.clip(values, min=0.0))
-        if not float(size[-1]) ** 2 > level:
-            return None
-        count = int(xp.count_nonzero(size - 1.0 > LEADING * (size[-1] - 1.0)))
+        size = scale * xp.sqrt(xp.clip(values, min=0.0))
+        most, small = float(size[-1]), tau * (1.0 + min(MOST, SHARE * self._tolerance / tau)) + NOISE * self.rounding
+        excess = float(xp.linalg.vector_norm(xp.clip(size - tau, min=0.0)))
+        if most <= max(small, (1.0 + LEEWAY) * tau) and math.hypot(length, excess) + self.rounding <= self._tolerance:
+            return self.rounding + excess, None
+        if most <= (1.0 + LEEWAY) * tau:
+            return None, None
+        count = int(xp.count_nonzero(size - tau > LEADING * (most - tau)))
         size, u = size[-count:], vectors[:, -count:]
-        return Factors(u, self._tau * size, (scaled.T @ u) / size)
+        return None, Factors(u, size, scale * (scaled.T @ u) / size)
 
     def candidate(self, found: Factors, normal: Array, sweeps: int) -> Candidate:
         """The point, with tau U V^T - N as its dual."""

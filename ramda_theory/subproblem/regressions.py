@@ -19,7 +19,7 @@ from ramda_theory.subproblem.problem import Candidate, Subproblem
 
 SMALL = 32768
 """Entries of a matrix that is worked on in float64."""
-TINY = 2048
+TINY = 4096
 """Entries of a matrix that may have full rank: ADMM is no faster there."""
 COLUMNS = 128
 """Of the factors of larger matrices, at most, and at most half of the shorter side."""

@@ -103,15 +103,19 @@ class Regressions:
         """Factors of a point, or of its part in a basis of left singular vectors; None if there are too many."""
         xp, matrix = self.xp, to_float64(self.xp, self._short(point))
         if basis is None:
-            u, s, vh = xp.linalg.svd(matrix, full_matrices=False)
+            # Squares: what they lose is below what counts here.
+            values, u = xp.linalg.eigh(matrix @ matrix.T)
+            s, u = xp.sqrt(xp.clip(xp.flip(values, axis=0), min=0.0)), xp.flip(u, axis=1)
         else:
             if basis.shape[0] != matrix.shape[0] or basis.shape[1] > self._limit:
                 return None
             q, _ = xp.linalg.qr(to_float64(xp, basis))
-            u, s, vh = xp.linalg.svd(q.T @ matrix, full_matrices=False)
+            u, s, _ = xp.linalg.svd(q.T @ matrix, full_matrices=False)
             u = q @ u
         rank = int(xp.count_nonzero(s > NEGLIGIBLE * float(s[0]))) if s.shape[0] and float(s[0]) > 0 else 0
-        return self._factors(u[:, :rank], s[:rank], vh[:rank].T) if rank <= self._limit else None
+        if rank > self._limit:
+            return None
+        return self._factors(u[:, :rank], s[:rank], (matrix.T @ u[:, :rank]) / s[:rank])
 
     def _factors(self, *arrays: Array) -> Factors:
         return Factors(*(self.xp.astype(array, self._dtype) for array in arrays))

@@ -229,6 +229,24 @@ def test_equations_of_many_rows_do_not_fill_the_memory(monkeypatch):
     assert set(asked) == {8}
 
 
+def test_what_is_not_finite_is_no_start_for_the_next_step(monkeypatch):
+    def diverged(solver, problem, start, tolerance, max_iter, known):
+        return Candidate(torch.full_like(start, torch.nan), max_iter, dual=torch.full_like(start, torch.nan))
+
+    weight = torch.nn.Parameter(torch.randn(4, 5, generator=torch.Generator().manual_seed(0)))
+    optimizer = ProxAdamW([weight], 1e-3, regularizer=NuclearNorm(1e-3))
+    for broken in (True, False):
+        with monkeypatch.context() as patch:
+            if broken:
+                patch.setattr("ramda_theory.kernels.eager.solve.by_numpy", diverged)
+            before = weight.detach().clone()
+            weight.grad = torch.ones(4, 5)
+            optimizer.step()
+        assert bool(weight.isfinite().all())
+        assert torch.equal(weight, before) == broken
+        assert ("solution" in optimizer.state[weight]) == (not broken)
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="sweeps must be an integer >= 1, got 0"):
         ALS(sweeps=0)

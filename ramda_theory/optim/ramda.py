@@ -50,8 +50,8 @@ class RAMDA(DualAveraging):
     solver : optional
         How the subproblem is solved.  Default: exactly where there is an exact method; for the nuclear norm by `ADMM`
         or, where it is small beside the metric, `ALS`, which begin where the step before ended.  Otherwise a name
-        ("proximal_gradient", ...) or a solver such as ``ProximalGradient(step="group")``.  Iterative
-        solvers wait for their residual, and cannot be compiled.
+        ("proximal_gradient", ...) or a solver such as ``ProximalGradient(step="group")``.  Iterative solvers wait
+        for their residual, and cannot be compiled.
     tolerance : float or tolerance sequence, optional
         :math:`\epsilon_t` of (7) for an iterative solver, t counted from the start of the stage; default: what the
         dtype warrants.

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from ramda_theory.arrays import Array, to_float64
-from ramda_theory.regularizers.threshold_sequence import positive_definite
+from ramda_theory.regularizers.threshold_sequence import LEEWAY, positive_definite
 from ramda_theory.structure import Rank
 from ramda_theory.subproblem.admm import SINGLE
 from ramda_theory.subproblem.anderson import Anderson
@@ -33,8 +33,6 @@ LEADING = 0.5
 """Of the excess over tau of N's largest singular value: others that exceed it by less may vanish once it is added."""
 WORSE = 2.0
 """Times the least slope so far: then the equations no longer fit."""
-LEEWAY = 1e-5
-"""Relative: singular values of N this little above tau are never looked for."""
 SHARE, MOST = 0.1, 0.02
 """Of the tolerance, but at most of tau: what singular values of N may exceed tau by without being added."""
 NOISE = 0.03

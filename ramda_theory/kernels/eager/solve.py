@@ -181,7 +181,7 @@ def _iterated(
     if isinstance(solver, (ADMM, ALS)):
         known = {} if warm is None else warm.read(parameter)
         candidate = by_numpy(solver, problem, begin, tolerance, options["max_iter"], known)
-        if warm is not None:
+        if warm is not None and finite(candidate.point):  # else the next step would begin there
             warm.write(candidate, parameter, start)
     else:
         candidate = solver(problem, begin, tolerance, options["max_iter"])

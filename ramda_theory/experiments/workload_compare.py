@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import multiprocessing
 import os
 from collections.abc import Sequence
@@ -21,21 +20,16 @@ from ramda_theory.experiments.entrants import ENTRANTS, find_entrant
 from ramda_theory.experiments.train import tuple_or
 from ramda_theory.experiments.workload import Plan, WorkloadResult, read_checkpoint, train_workload
 from ramda_theory.experiments.workload_run import TrainingDiverged
+from ramda_theory.experiments.workload_tuning import ROUNDS, further_rates, further_weights, tuned
 from ramda_theory.kernels.nonfinite import NonFiniteGradient
 from ramda_theory.tables import aligned
 from ramda_theory.workloads.registry import find_workload
 from ramda_theory.workloads.workload import Workload
 
-APART = 3.0
-"""Weights, and learning rates of optimizers that have no weight, are tried this factor apart."""
 SHARE = 0.5
 """The share that magnitude pruning is tried with first."""
 THRESHOLD = 0.03
 """The weight that Bregman iterations are tried with first: a weight is a threshold on the dual variable there."""
-ROUNDS = 4
-"""Rounds of weights, and of learning rates, of which one is tried in each: at first of rates a smaller and a larger."""
-MARGIN = 0.02
-"""A run is good enough if its validation metric is within this share of the best of all runs."""
 
 
 @dataclass(frozen=True)
@@ -115,18 +109,18 @@ def compare_workload(
 ) -> list[dict[str, Any]]:
     """Tune every optimizer's weight on the first seed's validation data, then run all seeds.
 
-    The rule is the same for all: of an optimizer's runs whose validation metric is within `MARGIN` of the best of all
-    runs of all optimizers, the one with the most structure; if none is, its best.  Which are tried: learning rates, of
-    optimizers without a weight or with `Contest.rates` of all at their first weight, until the best lies between two
-    others (`further_rates`); then the next larger weight while the largest is good enough, the next smaller one while
-    none is and the last made a difference (`further_weights`).
+    The rule is the same for all (`ramda_theory.experiments.workload_tuning`): of an optimizer's runs whose validation
+    metric is within `MARGIN` of the best run of all optimizers, the one with the most structure; if none is, its best.
+    Which are tried: learning rates, of optimizers without a weight or with `Contest.rates` of all at their first
+    weight, until the best lies between two others (`further_rates`); then the next larger weight while the largest is
+    good enough, the next smaller one while none is and the last made a difference (`further_weights`).
 
     Parameters
     ----------
     contest : Contest
     out : path
-        Folder for ``compare_WORKLOAD.json`` and ``.png`` and, in ``runs``, a folder per run; finished runs found there
-        are not repeated, unfinished ones go on.
+        Folder for ``compare_WORKLOAD.json`` and ``.png`` and, in ``runs``, a folder per run.  Finished runs found there
+        or in an earlier ``compare_WORKLOAD.json`` are not repeated; unfinished ones go on.
     jobs : int, optional
         Runs at a time, one thread each; by default as many as there are processors.
     progress : bool
@@ -140,7 +134,8 @@ def compare_workload(
         "identification_epoch" of each run.
     """
     workload = find_workload(contest.plan.workload, contest.plan.size)
-    run = partial(run_or_load, out=Path(out), data=contest.data, device=contest.device)
+    known = recorded(Path(out) / f"{contest.name}.json")
+    run = partial(run_or_load, out=Path(out), data=contest.data, device=contest.device, known=known)
     first = run_all(contest.begin(workload), run, jobs, progress, "tuning")
     for further in (partial(further_rates, all_of_them=contest.rates), further_weights) if contest.tune else ():
         for _ in range(ROUNDS):
@@ -164,108 +159,6 @@ def compare_workload(
     record_figure(out, contest.name, command=command, seeds=list(contest.seeds), data=data)
     plot_contest(data, Path(out) / contest.name)
     return rows
-
-
-def good_enough(results: Sequence[WorkloadResult], higher_is_better: bool) -> list[WorkloadResult]:
-    """The runs whose validation metric is within `MARGIN` of the best of all."""
-    best = best_of(results, higher_is_better).final.get("validation", math.inf)
-    return [result for result in results if abs(result.final.get("validation", math.inf) - best) <= MARGIN * abs(best)]
-
-
-def further_rates(
-    results: Sequence[WorkloadResult], higher_is_better: bool, *, all_of_them: bool = False
-) -> list[Plan]:
-    """The learning rates to be tried next: beside an optimizer's best, while that is the largest or the smallest.
-
-    Parameters
-    ----------
-    results : sequence of WorkloadResult
-        What has been tried, of all optimizers, each at one weight.
-    higher_is_better : bool
-    all_of_them : bool
-        Whether those with a weight are tuned as well.
-
-    Returns
-    -------
-    list of Plan
-    """
-    plans = []
-    for own in by_optimizer(results):
-        if all_of_them or not own[0].plan.weight:
-            own.sort(key=lambda result: result.plan.lr)
-            best = best_of(own, higher_is_better)
-            plans += [replace(best.plan, lr=apart(best.plan.lr, 1 / APART))] if best is own[0] else []
-            plans += [replace(best.plan, lr=apart(best.plan.lr, APART))] if best is own[-1] else []
-    return plans
-
-
-def further_weights(results: Sequence[WorkloadResult], higher_is_better: bool) -> list[Plan]:
-    """The weights to be tried next, none for optimizers whose choice is certain.
-
-    Parameters
-    ----------
-    results : sequence of WorkloadResult
-        What has been tried, of all optimizers; of runs with equal weights the best learning rate counts.
-    higher_is_better : bool
-
-    Returns
-    -------
-    list of Plan
-    """
-    plans = []
-    good = good_enough(results, higher_is_better)
-    for tried in by_optimizer(results):
-        weights = sorted({result.plan.weight for result in tried if result.plan.weight})
-        if not weights:
-            continue
-        own = [
-            best_of([result for result in tried if result.plan.weight == weight], higher_is_better)
-            for weight in weights
-        ]
-        least, most = own[0].plan, own[-1].plan
-        pruned = most.optimizer.startswith("Pruned")
-        if own[-1] in good:
-            plans.append(replace(most, weight=0.5 + 0.5 * most.weight if pruned else apart(most.weight, APART)))
-        elif not any(result in good for result in own) and still_better(own, higher_is_better):
-            plans.append(replace(least, weight=0.5 * least.weight if pruned else apart(least.weight, 1 / APART)))
-    return plans
-
-
-def still_better(own: Sequence[WorkloadResult], higher_is_better: bool) -> bool:
-    """Whether the smallest weight made a difference: less than a tenth of `MARGIN` counts as none."""
-    if len(own) == 1 or "validation" not in own[0].final:
-        return True
-    least, second = (result.final.get("validation", -math.inf if higher_is_better else math.inf) for result in own[:2])
-    gain = least - second if higher_is_better else second - least
-    return bool(gain > 0.1 * MARGIN * abs(least))
-
-
-def by_optimizer(results: Sequence[WorkloadResult]) -> list[list[WorkloadResult]]:
-    """The runs of each optimizer."""
-    names = dict.fromkeys(result.plan.optimizer for result in results)
-    return [[result for result in results if result.plan.optimizer == name] for name in names]
-
-
-def apart(value: float, factor: float) -> float:
-    """The product, as it is written down."""
-    return float(f"{factor * value:.3g}")
-
-
-def best_of(results: Sequence[WorkloadResult], higher_is_better: bool) -> WorkloadResult:
-    """The run with the best validation metric; one that diverged has none."""
-    sign = 1.0 if higher_is_better else -1.0
-    return max(results, key=lambda result: sign * result.final.get("validation", -sign * math.inf))
-
-
-def tuned(results: Sequence[WorkloadResult], higher_is_better: bool) -> list[Plan]:
-    """For every optimizer the plan with the most structure among those that are good enough, else its best."""
-    good = good_enough(results, higher_is_better)
-    chosen = []
-    for own in by_optimizer(results):
-        fit = [result for result in own if result in good and result.plan.weight]
-        best = best_of(own, higher_is_better)
-        chosen.append(max(fit, key=lambda result: result.final.get("level", 0.0), default=best).plan)
-    return chosen
 
 
 def summary(results: Sequence[WorkloadResult], tried: Sequence[WorkloadResult]) -> dict[str, Any]:
@@ -310,8 +203,27 @@ def run_all(plans: Sequence[Plan], run: Any, jobs: int | None, progress: bool, l
     return results
 
 
-def run_or_load(plan: Plan, out: Path, data: Path | None, device: str) -> WorkloadResult:
-    """The run of this plan in ``out``: as found there if finished, else from its checkpoint or the start.
+def recorded(path: Path) -> list[WorkloadResult]:
+    """The runs of a comparison's record, without what they were on the way; none where there is no record."""
+    if not path.exists():
+        return []
+    try:
+        data = json.loads(path.read_text())["data"]
+        runs = data["tuning"] + [run for row in data["rows"] for run in row["runs"]]
+        plans = [Plan(**{key: tuple_or(value) for key, value in run["plan"].items()}) for run in runs]
+        finals = [dict(run["final"]) for run in runs]
+        return [
+            WorkloadResult(plan, data["metric"], data["level"] if "level" in final else None, final=final)
+            for plan, final in zip(plans, finals, strict=True)
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no record of a comparison, move it away: {error!r}") from error
+
+
+def run_or_load(
+    plan: Plan, out: Path, data: Path | None, device: str, known: Sequence[WorkloadResult] = ()
+) -> WorkloadResult:
+    """The run of this plan: from ``out`` or among the known if finished, else from its checkpoint or the start.
 
     One that diverges is a result as well, without a metric and with the reason under "diverged".
     """
@@ -320,11 +232,14 @@ def run_or_load(plan: Plan, out: Path, data: Path | None, device: str) -> Worklo
         found = json.loads((folder / "train.json").read_text()).get("data", {})
         if same(found.get("plan", {}), plan):
             return WorkloadResult(plan, found["metric"], found["level"], found["history"], found["final"])
-    known = folder / "checkpoint.pt"
-    if known.exists() and not begins(known, plan):
-        known.unlink()
+    for result in known:
+        if result.plan == plan:
+            return result
+    kept = folder / "checkpoint.pt"
+    if kept.exists() and not begins(kept, plan):
+        kept.unlink()
     try:
-        return train_workload(plan, data=data, out=folder, resume=known.exists(), device=device)
+        return train_workload(plan, data=data, out=folder, resume=kept.exists(), device=device)
     except (NonFiniteGradient, TrainingDiverged) as error:
         result = WorkloadResult(plan, find_workload(plan.workload, plan.size).metric, final={"diverged": str(error)})
         record_figure(folder, "train", command=None, seeds=[plan.seed], data=result.to_dict())

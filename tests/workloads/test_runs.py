@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -322,6 +323,19 @@ def test_a_contest_tunes_alike_repeats_nothing_and_draws_a_figure(tmp_path, caps
     monkeypatch.setattr(workload_compare, "train_workload", None)
     assert main(command) == 0
     assert capsys.readouterr().out == printed
+    shutil.rmtree(tmp_path / "runs")  # the record alone is enough
+    assert main(command) == 0
+    assert capsys.readouterr().out == printed
+    assert json.loads((tmp_path / "compare_toy_workload.json").read_text())["data"]["rows"] == rows
+    assert main([*command, "--seeds", "0", "1", "2"]) == 2  # a seed that is not in it would have to be run
+
+
+@pytest.mark.parametrize("wrong", ["", "[]", '{"data": {}}', '{"data": {"tuning": [3], "rows": [], "metric": "m"}}'])
+def test_a_record_of_something_else_is_refused(wrong, tmp_path, capsys):
+    (tmp_path / "compare_toy_workload.json").write_text(wrong)
+    assert main(["train", "--workload", TOY, "--compare", "--out", str(tmp_path), "--quiet"]) == 2
+    assert "compare_toy_workload.json is no record of a comparison, move it away" in capsys.readouterr().err
+    assert (tmp_path / "compare_toy_workload.json").read_text() == wrong
 
 
 @pytest.mark.slow
@@ -356,7 +370,7 @@ def test_a_table_of_the_paper_refuses_what_it_cannot_run(wrong, tmp_path, monkey
 
 def test_the_most_structured_run_that_is_good_enough_is_chosen():
     from ramda_theory.experiments.workload import WorkloadResult
-    from ramda_theory.experiments.workload_compare import further_weights, tuned
+    from ramda_theory.experiments.workload_tuning import further_weights, tuned
 
     def result(optimizer, weight, validation, level):
         final = {"diverged": "no"} if validation is None else {"validation": validation, "level": level}
@@ -385,7 +399,7 @@ def test_pruning_has_the_learning_rate_of_dense_training():
 
 def test_learning_rates_without_a_weight_are_tried_until_the_best_lies_between_two_others():
     from ramda_theory.experiments.workload import WorkloadResult
-    from ramda_theory.experiments.workload_compare import further_rates, tuned
+    from ramda_theory.experiments.workload_tuning import further_rates, tuned
 
     def result(lr, validation):
         return WorkloadResult(Plan("x", optimizer="AdamW", lr=lr, weight=0.0), "m", final={"validation": validation})
@@ -414,8 +428,8 @@ def test_every_chosen_weight_lies_inside_the_figure(tmp_path, monkeypatch):
 
 def test_with_rates_those_of_all_are_tuned_first_and_weights_at_the_best_of_them():
     from ramda_theory.experiments.workload import WorkloadResult
-    from ramda_theory.experiments.workload_compare import further_rates, further_weights
     from ramda_theory.experiments.workload_figure import best_tried
+    from ramda_theory.experiments.workload_tuning import further_rates, further_weights
 
     def result(lr, weight, validation):
         return WorkloadResult(

@@ -19,8 +19,8 @@ from ramda_theory.subproblem.problem import Candidate, Subproblem
 
 SMALL = 32768
 """Entries of a matrix that is worked on in float64."""
-TINY = 4096
-"""Entries of a matrix that may have full rank: ADMM is no faster there."""
+TINY = 2048
+"""Entries of a matrix that may have full rank: ADMM is no faster there (at 64 x 64 it is, several times)."""
 COLUMNS = 128
 """Of the factors of larger matrices, at most, and at most half of the shorter side."""
 CHEAP, ROOM = 2**17, 2**22

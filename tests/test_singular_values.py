@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ramda_theory.arrays import namespace
 from ramda_theory.regularizers import L1, NuclearNorm
 from ramda_theory.regularizers.matrix_products import minimax_quintic, polynomials, shrink_by_products
+from ramda_theory.regularizers.singular_values import eigh, insist
 from ramda_theory.regularizers.threshold_sequence import filtered
 from ramda_theory.regularizers.whole_basis import shrink_in_basis
 
@@ -27,6 +28,43 @@ def low_rank(rng, rows, columns, rank, noise=0.3):
     left, _ = np.linalg.qr(rng.standard_normal((rows, rank)))
     right, _ = np.linalg.qr(rng.standard_normal((columns, rank)))
     return (left * np.linspace(5, 10, rank)) @ right.T + noise * rng.standard_normal((rows, columns)) / np.sqrt(columns)
+
+
+# -- decompositions that LAPACK gives up -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", [*DOUBLE, NUMPY32, TORCH32], ids=str)
+@pytest.mark.parametrize("rows", [64, 128])
+def test_rows_of_sizes_that_differ_by_twenty_orders_of_magnitude_are_decomposed(backend, rows):
+    """torch's eigh fails for some of these Gram matrices, whose smallest entries are subnormal in float32."""
+    for seed in range(6):
+        generator = torch.Generator().manual_seed(seed)
+        z = torch.randn(rows, rows + 50, generator=generator) * 10 ** (-24 * torch.rand(rows, 1, generator=generator))
+        z[torch.rand(rows, generator=generator) < 0.3] = 0
+        square = z.numpy() @ z.numpy().T
+        values, vectors = map(to_numpy, eigh(namespace(a=backend.array(square)), backend.array(square)))
+        size = backend.eps * np.max(square)
+        assert np.linalg.norm((vectors * values) @ vectors.T - square) <= 20 * size
+        assert np.linalg.norm(vectors.T @ vectors - np.eye(rows)) <= 100 * backend.eps
+
+
+@pytest.mark.parametrize("backend", [*DOUBLE, NUMPY32, TORCH32], ids=str)
+def test_a_decomposition_is_tried_again_in_float64_and_no_other_error_is_hidden(backend):
+    z = backend.array(np.array([[2.0, 1e-33], [1e-33, 1.0]]))
+    xp, seen = namespace(z=z), []
+
+    def decompose(matrix):
+        seen.append(matrix)
+        if len(seen) == 1:
+            raise (np.linalg.LinAlgError if xp is np else torch.linalg.LinAlgError)("no convergence")
+        return xp.linalg.eigh(matrix)
+
+    values, vectors = insist(xp, decompose, z)
+    assert values.dtype == vectors.dtype == z.dtype and seen[1].dtype == xp.float64
+    np.testing.assert_array_equal(to_numpy(seen[1]), np.diag([2.0, 1.0]))
+    for error in (ValueError, RuntimeError):
+        with pytest.raises(error, match="mine"):
+            insist(xp, lambda matrix, error=error: (_ for _ in ()).throw(error("mine")), z)
 
 
 # -- from one basis to the next --------------------------------------------------------------------------------------

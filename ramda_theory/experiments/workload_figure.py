@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 
 from ramda_theory.drawing.style import line_style, new_figure, save_png, style
+from ramda_theory.experiments.entrants import ENTRANTS
 
 MARKERS = "os^DvPX*<>hpd"
 """One per optimizer, whose colours repeat."""
+DENSE = "#8c564b"
+"""Colour of optimizers without a regularizer."""
 WORST = 0.15
 """Metrics further than this share from the best, and than those of all chosen weights, lie outside the figure."""
 
@@ -55,7 +58,7 @@ def plot_run(result: Any, path: str | Path) -> Path:
 
 
 def plot_contest(data: dict[str, Any], path: str | Path) -> Path:
-    """Structure against the metric: every weight tried (lines, validation), the chosen ones on all seeds (dots, test).
+    """Structure against the metric: all that was tried (lines, validation), what was chosen on all seeds (dots, test).
 
     Parameters
     ----------
@@ -74,9 +77,10 @@ def plot_contest(data: dict[str, Any], path: str | Path) -> Path:
         axes = figure.subplots(1, 1)
         shown: list[float] = []
         chosen: list[float] = []
-        for index, row in enumerate(data["rows"]):
-            look, marker = line_style(index), MARKERS[index % len(MARKERS)]
+        for row in data["rows"]:
+            look, marker = entrant_style(row["optimizer"])
             tried = best_tried(data, row["optimizer"])
+            tried = tried if len(tried) > 1 else []
             levels, values = [final.get("level", 0.0) for final in tried], [final["validation"] for final in tried]
             axes.plot(levels, values, alpha=0.6, linewidth=1.0, marker=marker, markersize=3, **look)
             seeds = [run["final"] for run in row["runs"] if "test" in run["final"]]
@@ -85,7 +89,9 @@ def plot_contest(data: dict[str, Any], path: str | Path) -> Path:
             axes.scatter(levels, tests, color=look["color"], marker=marker, label=row["optimizer"], s=30, zorder=3)
             shown += values + tests
             chosen += tests
-        title = "small, lines: weights tried (validation); large: chosen weight, every seed (test)"
+        title = "every seed (test)"
+        if len(chosen) < len(shown):
+            title = f"small, lines: tried on one seed (validation); large: chosen, {title}"
         if shown:
             best = (max if data["higher_is_better"] else min)(shown)
             far = max([WORST * abs(best), *(abs(value - best) for value in chosen)])
@@ -101,6 +107,13 @@ def plot_contest(data: dict[str, Any], path: str | Path) -> Path:
         axes.set_title(title)
         figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper")
     return save_png(figure, path)
+
+
+def entrant_style(optimizer: str) -> tuple[dict[str, Any], str]:
+    """Colour with dashes, and marker, of an optimizer: the same in every figure."""
+    place = list(ENTRANTS).index(optimizer)
+    look = line_style(place)
+    return look if ENTRANTS[optimizer].structured else {**look, "color": DENSE}, MARKERS[place % len(MARKERS)]
 
 
 def best_tried(data: dict[str, Any], optimizer: str) -> list[dict[str, Any]]:

@@ -3,12 +3,36 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 
-from ramda_theory.arrays import Array, is_host
+from ramda_theory.arrays import Array, is_host, to_float64
 
 GRAM_LIMIT = 1e-3
 """Thresholds above this fraction of ||z|| go through the Gram matrix, whose error there is 1e-13 ||z||."""
+
+
+def eigh(xp: ModuleType, square: Array) -> tuple[Array, Array]:
+    """Eigenvalues of a symmetric matrix, smallest first, and its eigenvectors."""
+    values, vectors = insist(xp, xp.linalg.eigh, square)
+    return values, vectors
+
+
+def insist(xp: ModuleType, decompose: Callable[[Array], tuple[Array, ...]], matrix: Array) -> tuple[Array, ...]:
+    """A decomposition, in float64 and without negligible entries where LAPACK gives up.
+
+    It does so in float32 where rows differ by twenty orders of magnitude and products become subnormal.
+    """
+    try:
+        return decompose(matrix)
+    except (ValueError, RuntimeError) as error:  # NumPy's and torch's LinAlgError
+        if not type(error).__name__.endswith("LinAlgError"):
+            raise
+        fine = to_float64(xp, matrix)
+        negligible = xp.abs(fine) < float(xp.finfo(fine.dtype).eps) ** 2 * xp.max(xp.abs(fine))
+        parts = decompose(xp.where(negligible, xp.zeros_like(fine), fine))
+        return tuple(xp.astype(part, matrix.dtype) for part in parts)
 
 
 def svdvals(xp: ModuleType, matrix: Array) -> Array:
@@ -16,13 +40,14 @@ def svdvals(xp: ModuleType, matrix: Array) -> Array:
     if not math.prod(matrix.shape):
         return xp.zeros(0, dtype=matrix.dtype)
     finite = xp.all(xp.isfinite(matrix))
-    return xp.where(finite, xp.linalg.svdvals(xp.where(finite, matrix, xp.zeros_like(matrix))), xp.nan)
+    (s,) = insist(xp, lambda z: (xp.linalg.svdvals(z),), xp.where(finite, matrix, xp.zeros_like(matrix)))
+    return xp.where(finite, s, xp.nan)
 
 
 def svd(xp: ModuleType, matrix: Array) -> tuple[Array, Array, Array]:
     """Thin SVD, all NaN if the matrix is not finite (where LAPACK would raise)."""
     finite = xp.all(xp.isfinite(matrix))
-    u, s, vh = xp.linalg.svd(xp.where(finite, matrix, xp.zeros_like(matrix)), full_matrices=False)
+    u, s, vh = insist(xp, partial(xp.linalg.svd, full_matrices=False), xp.where(finite, matrix, xp.zeros_like(matrix)))
     return xp.where(finite, u, xp.nan), xp.where(finite, s, xp.nan), xp.where(finite, vh, xp.nan)
 
 
@@ -42,7 +67,7 @@ def shrink_singular_values(xp: ModuleType, z: Array, threshold: Array | float) -
         return z, xp.asarray(0)
     if is_host(z) and bool(threshold > GRAM_LIMIT * xp.linalg.vector_norm(z)):
         short = z.shape[0] <= z.shape[1]
-        values, vectors = xp.linalg.eigh(z @ z.T if short else z.T @ z)
+        values, vectors = eigh(xp, z @ z.T if short else z.T @ z)
         kept = int(xp.count_nonzero(values > threshold**2))
         q = vectors[:, vectors.shape[1] - kept :]
         factor = 1.0 - threshold / xp.sqrt(values[values.shape[0] - kept :])

@@ -11,7 +11,7 @@ import numpy as np
 from ramda_theory.arrays import Array, is_host, namespace, to_float64
 from ramda_theory.regularizers.matrix_products import shrink_by_products
 from ramda_theory.regularizers.prox_sequence import ProxSequence
-from ramda_theory.regularizers.singular_values import GRAM_LIMIT, svd
+from ramda_theory.regularizers.singular_values import GRAM_LIMIT, eigh, svd
 from ramda_theory.regularizers.whole_basis import shrink_in_basis
 from ramda_theory.structure import Rank
 
@@ -131,7 +131,7 @@ class ThresholdSequence(ProxSequence):
             c = q.T @ z
             unresolved = threshold**2 < RESOLVED * float(xp.finfo(c.dtype).eps * xp.linalg.vector_norm(c) ** 2)
             fine = to_float64(xp, c) if self._exact or unresolved else c
-            values, turn = xp.linalg.eigh(fine @ fine.T)
+            values, turn = eigh(xp, fine @ fine.T)
             q, c = q @ xp.astype(turn, z.dtype), xp.astype(turn.T @ fine, z.dtype)
             rank = int(xp.count_nonzero(values > threshold**2))
             if rank == len(values) or not 0 < float(values[0]) < math.inf:
@@ -182,7 +182,7 @@ class ThresholdSequence(ProxSequence):
         if refined is not None:
             x, q, rank = refined
         elif threshold > GRAM_LIMIT * size or self._enough(double, size, threshold, slack):
-            values, q = xp.linalg.eigh(double @ double.T)
+            values, q = eigh(xp, double @ double.T)
             singular = xp.sqrt(xp.where(values > 0, values, xp.zeros_like(values)))
             rank = int(xp.count_nonzero(singular > threshold))
             top, kept = singular[len(values) - rank :], q[:, q.shape[1] - rank :]
@@ -211,7 +211,7 @@ class ThresholdSequence(ProxSequence):
         r = 8 eps ||Z||_2^2 / (s_i s_j), which moves X by tau r.  Where that is above the slack, rows are turned by what
         float64 says of them alone; where they are too many, products make up for it.  None where that does not help.
         """
-        values, q = xp.linalg.eigh(z @ z.T)
+        values, q = eigh(xp, z @ z.T)
         most = float(values[-1])
         if not (threshold > 0 and slack > 0 and 0 < most < math.inf):
             return None
@@ -225,7 +225,7 @@ class ThresholdSequence(ProxSequence):
         singular = xp.linalg.vector_norm(c, axis=1)
         if low:
             part = to_float64(xp, c[:low])
-            turn = xp.astype(xp.linalg.eigh(part @ part.T)[1], z.dtype)
+            turn = xp.astype(eigh(xp, part @ part.T)[1], z.dtype)
             q[:, :low], c[:low] = q[:, :low] @ turn, turn.T @ c[:low]
             singular = xp.linalg.vector_norm(c, axis=1)
         rank = int(xp.count_nonzero(singular > threshold))

@@ -8,6 +8,7 @@ from types import ModuleType
 import numpy as np
 
 from ramda_theory.arrays import Array
+from ramda_theory.regularizers.singular_values import eigh
 
 NEAR = 2.0
 """Rows below this many thresholds are turned until they are orthogonal to one another."""
@@ -65,7 +66,7 @@ def shrink_in_basis(
     low = xp.nonzero(square < max(NEAR * threshold, resolved) ** 2)[0]
     turn = inner[:0, :0]
     if len(low):
-        square[low], turn = xp.linalg.eigh(inner[low][:, low])
+        square[low], turn = eigh(xp, inner[low][:, low])
         inner[low] = turn.T @ inner[low]
         inner[:, low] = inner[:, low] @ turn
     s = xp.sqrt(xp.clip(square, min=0.0))

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from ramda_theory.arrays import Array, to_float64
+from ramda_theory.regularizers.singular_values import eigh, insist
 from ramda_theory.regularizers.threshold_sequence import LEEWAY, positive_definite
 from ramda_theory.structure import Rank
 from ramda_theory.subproblem.admm import SINGLE
@@ -102,7 +103,7 @@ class Regressions:
         xp, matrix = self.xp, to_float64(self.xp, self._short(point))
         if basis is None:
             # Squares: what they lose is below what counts here.
-            values, u = xp.linalg.eigh(matrix @ matrix.T)
+            values, u = eigh(xp, matrix @ matrix.T)
             s, u = xp.sqrt(xp.clip(xp.flip(values, axis=0), min=0.0)), xp.flip(u, axis=1)
         else:
             if basis.shape[0] != matrix.shape[0] or basis.shape[1] > self._limit:
@@ -195,7 +196,7 @@ class Regressions:
         xp = self.xp
         p, q = self._means if for_rows else self._means[::-1]
         inner = to_float64(xp, (given.T * (q / xp.mean(q))) @ given)
-        values, vectors = xp.linalg.eigh(inner)
+        values, vectors = eigh(xp, inner)
         sizes = 2.0 * to_float64(xp, p)[:, None] * xp.clip(values, min=0.0) + self._tau
         vectors, shares = xp.astype(vectors, given.dtype), xp.astype(1.0 / sizes, given.dtype)
         return lambda right: -((right @ vectors) * shares) @ vectors.T
@@ -225,7 +226,7 @@ class Regressions:
         """Factors of A B^T."""
         xp = self.xp
         (left, upper), (right, other) = (xp.linalg.qr(to_float64(xp, each)) for each in (a, b))
-        u, s, vh = xp.linalg.svd(upper @ other.T)
+        u, s, vh = insist(xp, xp.linalg.svd, upper @ other.T)
         rank = int(xp.count_nonzero(s > 0))
         return self._factors((left @ u)[:, :rank], s[:rank], (right @ vh.T)[:, :rank])
 
@@ -305,7 +306,7 @@ class Regressions:
         level = ((1.0 + LEEWAY) * tau / scale) ** 2
         if positive_definite(xp, level * xp.eye(gram.shape[0], dtype=gram.dtype) - gram):
             return self.rounding, None
-        values, vectors = xp.linalg.eigh(gram)
+        values, vectors = eigh(xp, gram)
         size = scale * xp.sqrt(xp.clip(values, min=0.0))
         most, small = float(size[-1]), tau * (1.0 + min(MOST, SHARE * self._tolerance / tau)) + NOISE * self.rounding
         excess = float(xp.linalg.vector_norm(xp.clip(size - tau, min=0.0)))

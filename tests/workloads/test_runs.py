@@ -424,6 +424,15 @@ def test_every_chosen_weight_lies_inside_the_figure(tmp_path, monkeypatch):
     workload_figure.plot_contest(data | {"metric": "perplexity", "higher_is_better": False}, tmp_path / "x")
     low, high = drawn[0].axes[0].get_ylim()
     assert low < 5.0 and high > 7.0
+    assert drawn[0].axes[0].get_title() == "every seed (test)"  # nothing was tuned
+
+
+def test_every_optimizer_has_a_look_of_its_own():
+    from ramda_theory.experiments.workload_figure import DENSE, entrant_style
+
+    looks = {name: entrant_style(name) for name in ENTRANTS}
+    assert len({(look["color"], marker) for look, marker in looks.values()}) == len(ENTRANTS)
+    assert {name for name, (look, _) in looks.items() if look["color"] == DENSE} == {"MADGRAD", "MDA", "MSGD", "AdamW"}
 
 
 def test_with_rates_those_of_all_are_tuned_first_and_weights_at_the_best_of_them():

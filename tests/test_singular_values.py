@@ -34,9 +34,9 @@ def low_rank(rng, rows, columns, rank, noise=0.3):
 
 
 @pytest.mark.parametrize("backend", [*DOUBLE, NUMPY32, TORCH32], ids=str)
-@pytest.mark.parametrize("rows", [64, 128])
-def test_rows_of_sizes_that_differ_by_twenty_orders_of_magnitude_are_decomposed(backend, rows):
-    """torch's eigh fails for some of these Gram matrices, whose smallest entries are subnormal in float32."""
+@pytest.mark.parametrize("rows", [64, 128, 256])
+def test_rows_of_sizes_that_differ_by_many_orders_of_magnitude_are_decomposed(backend, rows):
+    """torch's eigh fails for some of these Gram matrices in float32, with an error or with NaN."""
     for seed in range(6):
         generator = torch.Generator().manual_seed(seed)
         z = torch.randn(rows, rows + 50, generator=generator) * 10 ** (-24 * torch.rand(rows, 1, generator=generator))
@@ -44,27 +44,42 @@ def test_rows_of_sizes_that_differ_by_twenty_orders_of_magnitude_are_decomposed(
         square = z.numpy() @ z.numpy().T
         values, vectors = map(to_numpy, eigh(namespace(a=backend.array(square)), backend.array(square)))
         size = backend.eps * np.max(square)
-        assert np.linalg.norm((vectors * values) @ vectors.T - square) <= 20 * size
-        assert np.linalg.norm(vectors.T @ vectors - np.eye(rows)) <= 100 * backend.eps
+        assert np.linalg.norm((vectors * values) @ vectors.T - square) <= rows * size
+        assert np.linalg.norm(vectors.T @ vectors - np.eye(rows)) <= rows * backend.eps
 
 
-@pytest.mark.parametrize("backend", [*DOUBLE, NUMPY32, TORCH32], ids=str)
-def test_a_decomposition_is_tried_again_in_float64_and_no_other_error_is_hidden(backend):
-    z = backend.array(np.array([[2.0, 1e-33], [1e-33, 1.0]]))
+@pytest.mark.parametrize("backend", [NUMPY32, TORCH32], ids=str)
+@pytest.mark.parametrize("how", ["an error", "NaN"])
+def test_a_decomposition_is_tried_again_in_float64(backend, how):
+    z = backend.array(np.diag([2.0, 1.0]))
     xp, seen = namespace(z=z), []
 
     def decompose(matrix):
-        seen.append(matrix)
-        if len(seen) == 1:
+        seen.append(matrix.dtype)
+        if len(seen) == 1 and how == "an error":
             raise (np.linalg.LinAlgError if xp is np else torch.linalg.LinAlgError)("no convergence")
-        return xp.linalg.eigh(matrix)
+        values, vectors = xp.linalg.eigh(matrix)
+        return (xp.full_like(values, np.nan) if len(seen) == 1 else values), vectors
 
     values, vectors = insist(xp, decompose, z)
-    assert values.dtype == vectors.dtype == z.dtype and seen[1].dtype == xp.float64
-    np.testing.assert_array_equal(to_numpy(seen[1]), np.diag([2.0, 1.0]))
-    for error in (ValueError, RuntimeError):
+    assert values.dtype == vectors.dtype == z.dtype and seen == [z.dtype, xp.float64]
+    np.testing.assert_array_equal(to_numpy(values), [1.0, 2.0])
+
+
+@pytest.mark.parametrize("backend", DOUBLE, ids=str)
+def test_no_other_error_is_hidden_and_float64_is_tried_once(backend):
+    z = backend.array(np.eye(2))
+    xp = namespace(z=z)
+    for error in (ValueError, RuntimeError, np.linalg.LinAlgError, torch.linalg.LinAlgError):
+        seen = []
+
+        def decompose(matrix, error=error, seen=seen):
+            seen.append(matrix)
+            raise error("mine")
+
         with pytest.raises(error, match="mine"):
-            insist(xp, lambda matrix, error=error: (_ for _ in ()).throw(error("mine")), z)
+            insist(xp, decompose, z)
+        assert len(seen) == 1
 
 
 # -- from one basis to the next --------------------------------------------------------------------------------------

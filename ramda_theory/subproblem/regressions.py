@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from ramda_theory.arrays import Array, to_float64
-from ramda_theory.regularizers.singular_values import eigh, insist
+from ramda_theory.regularizers.singular_values import eigh
 from ramda_theory.regularizers.threshold_sequence import LEEWAY, positive_definite
 from ramda_theory.structure import Rank
 from ramda_theory.subproblem.admm import SINGLE
@@ -226,7 +226,7 @@ class Regressions:
         """Factors of A B^T."""
         xp = self.xp
         (left, upper), (right, other) = (xp.linalg.qr(to_float64(xp, each)) for each in (a, b))
-        u, s, vh = insist(xp, xp.linalg.svd, upper @ other.T)
+        u, s, vh = xp.linalg.svd(upper @ other.T)
         rank = int(xp.count_nonzero(s > 0))
         return self._factors((left @ u)[:, :rank], s[:rank], (right @ vh.T)[:, :rank])
 

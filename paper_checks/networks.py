@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ramda_theory import cli
+from ramda_theory.cli import arguments as types
 from ramda_theory.drawing import command_line, record_figure
 from ramda_theory.experiments.workload import Plan, train_workload
 from ramda_theory.experiments.workload_compare import Contest, compare_workload, summary
@@ -160,8 +160,8 @@ def arguments_parser() -> argparse.ArgumentParser:
     parser.add_argument("--methods", nargs="+", help="of each table only these (all)")
     parser.add_argument("--full", action="store_true", help="the paper's models and settings; needs --data and GPUs")
     parser.add_argument("--data", type=Path, help="folder of the published data")
-    parser.add_argument("--limit-batches", type=cli.count, help="at most so many batches of an epoch, to try out")
-    parser.add_argument("--seeds", type=cli.seed, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--limit-batches", type=types.count, help="at most so many batches of an epoch, to try out")
+    parser.add_argument("--seeds", type=types.seed, nargs="+", default=[0, 1, 2])
     parser.add_argument("--out", type=Path, default=Path("runs/networks"))
     return parser
 

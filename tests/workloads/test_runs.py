@@ -209,6 +209,15 @@ def test_the_command_line_runs_a_file_and_refuses_in_one_line(tmp_path, capsys):
         (["--data", str(tmp_path)], "--data needs --workload"),
         (["--amp", "bf16"], "--amp needs --workload"),
         (["--seeds", "1", "2"], "--seeds needs"),
+        (["--compare", "--optimizer", "RMDA"], "--optimizer is of one run"),
+        (["--compare", "--lr", "1"], "--lr is of one run"),
+        (["--compare", "--weight", "0"], "--weight is of one run"),
+        (["--compare", "--momentum", "0"], "--momentum is of one run"),
+        (["--compare", "--batch", "8"], "--batch is of one run"),
+        (["--compare", "--milestones"], "--milestones is of one run"),
+        (["--compare", "--gamma", "1"], "--gamma is of one run"),
+        (["--compare", "--memory", "1"], "--memory is of one run"),
+        (["--compare", "--seed", "1"], "--seed is of one run"),
     ):
         assert main(["train", "--out", str(tmp_path / "b"), *arguments]) == 2
         message = capsys.readouterr().err

@@ -13,7 +13,19 @@ from ramda_theory.cli.arguments import count, nonnegative, positive, say_written
 from ramda_theory.extras import require
 
 ONLY_WORKLOADS = (
-    *("size", "data", "device", "amp", "shard", "workers", "limit_batches", "log_to", "optimizers", "tune_rates"),
+    *(
+        "size",
+        "data",
+        "device",
+        "amp",
+        "shard",
+        "workers",
+        "limit_batches",
+        "log_to",
+        "optimizers",
+        "tune_rates",
+        "known",
+    ),
 )
 """Options of ``train`` that say nothing without ``--workload``."""
 ONE_RUN = {
@@ -70,6 +82,7 @@ def add_workload(command: argparse.ArgumentParser) -> None:
     command.add_argument("--limit-batches", type=count, help="at most so many batches of a pass, to try things out")
     command.add_argument("--log-to", nargs="+", default=[], metavar="KIND", help="csv, tensorboard")
     command.add_argument("--optimizers", nargs="+", metavar="OPTIMIZER", help="those of --compare (all)")
+    command.add_argument("--known", type=Path, help="record of a comparison whose runs --compare does not repeat")
     command.add_argument(
         "--tune-rates", action="store_true", help="with --compare: learning rates of all, not weights alone"
     )
@@ -173,6 +186,8 @@ def run_workload(arguments: argparse.Namespace, command: str) -> int:
         raise ValueError("--optimizers needs --compare: give --optimizer")
     if arguments.tune_rates:
         raise ValueError("--tune-rates needs --compare: give --lr")
+    if arguments.known is not None:
+        raise ValueError("--known needs --compare")
     processes = join(arguments.device or "auto", arguments.shard)
     try:
         for number in arguments.seeds or [arguments.seed]:
@@ -212,6 +227,7 @@ def compare_workloads(plan: Any, arguments: argparse.Namespace, command: str) ->
         rates=arguments.tune_rates,
         data=arguments.data,
         device=arguments.device or "auto",
+        known=arguments.known,
     )
     rows = workload_compare.compare_workload(
         contest, out=arguments.out, progress=shows_progress(arguments), command=command

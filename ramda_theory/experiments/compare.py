@@ -66,6 +66,8 @@ def compare(
     seeds = integers("seeds", seeds)
     if not seeds or not weights:
         raise ValueError("seeds and weights must not be empty")
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must differ, got {', '.join(map(str, seeds))}")
     base = TrainSettings(model=model, epochs=epochs, seed=seeds[0])
     grid = [replace(base, optimizer=name, weight=weight, lr=None) for name in REGULARIZED for weight in weights]
     plain = [replace(base, optimizer=name, weight=0.0, lr=None) for name in UNREGULARIZED]

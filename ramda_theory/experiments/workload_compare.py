@@ -50,6 +50,8 @@ class Contest:
         Whether the learning rates of optimizers with a weight are tuned as well, at the first weight.
     data : path, optional
     device : str
+    known : path, optional
+        A ``compare_WORKLOAD.json`` whose runs are not repeated: those of the same plan, whatever the code was then.
     """
 
     plan: Plan
@@ -59,6 +61,7 @@ class Contest:
     rates: bool = False
     data: Path | None = None
     device: str = "auto"
+    known: Path | None = None
 
     @property
     def name(self) -> str:
@@ -119,8 +122,8 @@ def compare_workload(
     ----------
     contest : Contest
     out : path
-        Folder for ``compare_WORKLOAD.json`` and ``.png`` and, in ``runs``, a folder per run.  Finished runs found there
-        or in an earlier ``compare_WORKLOAD.json`` are not repeated; unfinished ones go on.
+        Folder for ``compare_WORKLOAD.json`` and ``.png`` and, in ``runs``, a folder per run; finished runs found there
+        are not repeated, unfinished ones go on.
     jobs : int, optional
         Runs at a time, one thread each; by default as many as there are processors.
     progress : bool
@@ -134,7 +137,7 @@ def compare_workload(
         "identification_epoch" of each run.
     """
     workload = find_workload(contest.plan.workload, contest.plan.size)
-    known = recorded(Path(out) / f"{contest.name}.json")
+    known = [] if contest.known is None else recorded(contest.known)
     run = partial(run_or_load, out=Path(out), data=contest.data, device=contest.device, known=known)
     first = run_all(contest.begin(workload), run, jobs, progress, "tuning")
     for further in (partial(further_rates, all_of_them=contest.rates), further_weights) if contest.tune else ():
@@ -204,9 +207,7 @@ def run_all(plans: Sequence[Plan], run: Any, jobs: int | None, progress: bool, l
 
 
 def recorded(path: Path) -> list[WorkloadResult]:
-    """The runs of a comparison's record, without what they were on the way; none where there is no record."""
-    if not path.exists():
-        return []
+    """The runs of a comparison's record, without what they were on the way."""
     try:
         data = json.loads(path.read_text())["data"]
         runs = data["tuning"] + [run for row in data["rows"] for run in row["runs"]]
@@ -217,7 +218,7 @@ def recorded(path: Path) -> list[WorkloadResult]:
             for plan, final in zip(plans, finals, strict=True)
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no record of a comparison, move it away: {error!r}") from error
+        raise ValueError(f"{path} cannot be read as the record of a comparison: {error!r}") from error
 
 
 def run_or_load(

@@ -11,7 +11,7 @@ from ramda_theory.drawing.style import line_style, new_figure, save_png, style
 from ramda_theory.experiments.entrants import ENTRANTS
 
 MARKERS = "os^DvPX*<>hpd"
-"""One per optimizer, whose colours repeat."""
+"""With the colour one look per optimizer."""
 DENSE = "#8c564b"
 """Colour of optimizers without a regularizer."""
 WORST = 0.15
@@ -58,7 +58,7 @@ def plot_run(result: Any, path: str | Path) -> Path:
 
 
 def plot_contest(data: dict[str, Any], path: str | Path) -> Path:
-    """Structure against the metric: all that was tried (lines, validation), what was chosen on all seeds (dots, test).
+    """Structure against the metric: weights tried (lines, validation), what was chosen on all seeds (dots, test).
 
     Parameters
     ----------

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
 from types import ModuleType
 
 from ramda_theory.arrays import Array, is_host, to_float64
@@ -14,24 +12,22 @@ GRAM_LIMIT = 1e-3
 
 
 def eigh(xp: ModuleType, square: Array) -> tuple[Array, Array]:
-    """Eigenvalues of a symmetric matrix, smallest first, and its eigenvectors."""
-    values, vectors = insist(xp, xp.linalg.eigh, square)
-    return values, vectors
+    """Eigenvalues of a symmetric matrix, smallest first, and its eigenvectors.
 
-
-def insist(xp: ModuleType, decompose: Callable[[Array], tuple[Array, ...]], matrix: Array) -> tuple[Array, ...]:
-    """A decomposition of a finite matrix, in float64 where LAPACK gives up in float32.
-
-    Divide and conquer does, with an error or with NaN, where rows differ by ten orders of magnitude and more.
+    Where rows differ by ten orders of magnitude and more, LAPACK's divide and conquer can give up in float32, with an error
+    or with NaN, which is looked for on hosts only: then in float64.
     """
     try:
-        parts = decompose(matrix)
-        if not is_host(matrix) or all(math.isfinite(float(xp.sum(part))) for part in parts):
-            return parts
+        values, vectors = xp.linalg.eigh(square)
+        if square.dtype == xp.float64 or not is_host(square):
+            return values, vectors
+        if bool(xp.all(xp.isfinite(values))) and bool(xp.all(xp.isfinite(vectors))):
+            return values, vectors
     except (ValueError, RuntimeError) as error:  # NumPy's and torch's LinAlgError
-        if matrix.dtype == xp.float64 or not type(error).__name__.endswith("LinAlgError"):
+        if square.dtype == xp.float64 or not type(error).__name__.endswith("LinAlgError"):
             raise
-    return tuple(xp.astype(part, matrix.dtype) for part in decompose(to_float64(xp, matrix)))
+    values, vectors = xp.linalg.eigh(to_float64(xp, square))
+    return xp.astype(values, square.dtype), xp.astype(vectors, square.dtype)
 
 
 def svdvals(xp: ModuleType, matrix: Array) -> Array:
@@ -39,14 +35,13 @@ def svdvals(xp: ModuleType, matrix: Array) -> Array:
     if not math.prod(matrix.shape):
         return xp.zeros(0, dtype=matrix.dtype)
     finite = xp.all(xp.isfinite(matrix))
-    (s,) = insist(xp, lambda z: (xp.linalg.svdvals(z),), xp.where(finite, matrix, xp.zeros_like(matrix)))
-    return xp.where(finite, s, xp.nan)
+    return xp.where(finite, xp.linalg.svdvals(xp.where(finite, matrix, xp.zeros_like(matrix))), xp.nan)
 
 
 def svd(xp: ModuleType, matrix: Array) -> tuple[Array, Array, Array]:
     """Thin SVD, all NaN if the matrix is not finite (where LAPACK would raise)."""
     finite = xp.all(xp.isfinite(matrix))
-    u, s, vh = insist(xp, partial(xp.linalg.svd, full_matrices=False), xp.where(finite, matrix, xp.zeros_like(matrix)))
+    u, s, vh = xp.linalg.svd(xp.where(finite, matrix, xp.zeros_like(matrix)), full_matrices=False)
     return xp.where(finite, u, xp.nan), xp.where(finite, s, xp.nan), xp.where(finite, vh, xp.nan)
 
 

@@ -4,7 +4,6 @@ import importlib
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -209,6 +208,9 @@ def test_the_command_line_runs_a_file_and_refuses_in_one_line(tmp_path, capsys):
         (["--data", str(tmp_path)], "--data needs --workload"),
         (["--amp", "bf16"], "--amp needs --workload"),
         (["--seeds", "1", "2"], "--seeds needs"),
+        (["--known", "x.json"], "--known needs --workload"),
+        (["--workload", TOY, "--known", "x.json"], "--known needs --compare"),
+        (["--compare", "--seeds", "1", "1"], "seeds must differ"),
         (["--compare", "--optimizer", "RMDA"], "--optimizer is of one run"),
         (["--compare", "--lr", "1"], "--lr is of one run"),
         (["--compare", "--weight", "0"], "--weight is of one run"),
@@ -332,19 +334,24 @@ def test_a_contest_tunes_alike_repeats_nothing_and_draws_a_figure(tmp_path, caps
     monkeypatch.setattr(workload_compare, "train_workload", None)
     assert main(command) == 0
     assert capsys.readouterr().out == printed
-    shutil.rmtree(tmp_path / "runs")  # the record alone is enough
-    assert main(command) == 0
-    assert capsys.readouterr().out == printed
-    assert json.loads((tmp_path / "compare_toy_workload.json").read_text())["data"]["rows"] == rows
-    assert main([*command, "--seeds", "0", "1", "2"]) == 2  # a seed that is not in it would have to be run
+    record = tmp_path / "compare_toy_workload.json"
+    command[command.index("--out") + 1] = str(tmp_path / "again")
+    assert main([*command, "--known", str(record)]) == 0
+    assert json.loads((tmp_path / "again" / record.name).read_text())["data"]["rows"] == rows
+    assert capsys.readouterr().out.splitlines()[:4] == printed.splitlines()[:4]
+    assert not (tmp_path / "again" / "runs").exists()
+    assert main([*command, "--known", str(record), "--seeds", "0", "1", "2"]) == 2  # would have to run a third
 
 
 @pytest.mark.parametrize("wrong", ["", "[]", '{"data": {}}', '{"data": {"tuning": [3], "rows": [], "metric": "m"}}'])
 def test_a_record_of_something_else_is_refused(wrong, tmp_path, capsys):
-    (tmp_path / "compare_toy_workload.json").write_text(wrong)
-    assert main(["train", "--workload", TOY, "--compare", "--out", str(tmp_path), "--quiet"]) == 2
-    assert "compare_toy_workload.json is no record of a comparison, move it away" in capsys.readouterr().err
-    assert (tmp_path / "compare_toy_workload.json").read_text() == wrong
+    (tmp_path / "x.json").write_text(wrong)
+    command = ["train", "--workload", TOY, "--compare", "--out", str(tmp_path / "out"), "--quiet", "--known"]
+    for name in ("x.json", "none.json"):
+        assert main([*command, str(tmp_path / name)]) == 2
+        message = capsys.readouterr().err
+        assert name in message and message.count("\n") == 1
+    assert not (tmp_path / "out" / "compare_toy_workload.json").exists()
 
 
 @pytest.mark.slow

@@ -14,8 +14,8 @@ GRAM_LIMIT = 1e-3
 def eigh(xp: ModuleType, square: Array) -> tuple[Array, Array]:
     """Eigenvalues of a symmetric matrix, smallest first, and its eigenvectors.
 
-    Where rows differ by ten orders of magnitude and more, LAPACK's divide and conquer can give up in float32, with an error
-    or with NaN, which is looked for on hosts only: then in float64.
+    Where rows differ by ten orders of magnitude and more, LAPACK's divide and conquer can give up in float32, with an
+    error or with NaN (looked for on hosts only); float64 is taken then.
     """
     try:
         values, vectors = xp.linalg.eigh(square)

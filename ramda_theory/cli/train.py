@@ -12,7 +12,8 @@ from typing import Any
 from ramda_theory.cli.arguments import count, nonnegative, positive, say_written, seed, shows_progress
 from ramda_theory.extras import require
 
-ONLY_WORKLOADS = "size data device amp shard workers limit_batches log_to optimizers tune_rates known".split()
+WHERE_AND_HOW = ("size", "data", "device", "amp", "shard", "workers", "limit_batches", "log_to")
+ONLY_WORKLOADS = (*WHERE_AND_HOW, "optimizers", "tune_rates", "known")
 """Options of ``train`` that say nothing without ``--workload``."""
 ONE_RUN = {
     "optimizer": "all are compared, or --optimizers",

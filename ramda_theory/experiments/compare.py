@@ -14,7 +14,8 @@ from typing import Any
 
 from ramda_theory.arrays import integers
 from ramda_theory.drawing.provenance import record_figure
-from ramda_theory.experiments.train import UNREGULARIZED, TrainResult, TrainSettings, train, tuple_or
+from ramda_theory.experiments.train import UNREGULARIZED, TrainResult, TrainSettings, train
+from ramda_theory.experiments.train_settings import tuple_or
 from ramda_theory.tables import aligned
 
 REGULARIZED = ("RAMDA", "RMDA", "ProxSGD", "ProxAdamW")

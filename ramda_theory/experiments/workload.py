@@ -9,7 +9,7 @@ from pathlib import Path
 from ramda_theory.experiments.checkpoint import read_checkpoint
 from ramda_theory.experiments.logs import KINDS, log
 from ramda_theory.experiments.processes import Processes, join
-from ramda_theory.experiments.train import tuple_or
+from ramda_theory.experiments.train_settings import tuple_or
 from ramda_theory.experiments.workload_plan import LEVELS, Plan, WorkloadResult, table
 from ramda_theory.experiments.workload_run import Run
 from ramda_theory.workloads.registry import find_workload

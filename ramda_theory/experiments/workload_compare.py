@@ -17,7 +17,7 @@ from ramda_theory.arrays import integers
 from ramda_theory.drawing.provenance import record_figure
 from ramda_theory.experiments.compare import one_thread
 from ramda_theory.experiments.entrants import ENTRANTS, find_entrant
-from ramda_theory.experiments.train import tuple_or
+from ramda_theory.experiments.train_settings import tuple_or
 from ramda_theory.experiments.workload import Plan, WorkloadResult, read_checkpoint, train_workload
 from ramda_theory.experiments.workload_run import TrainingDiverged
 from ramda_theory.experiments.workload_tuning import ROUNDS, further_rates, further_weights, tuned

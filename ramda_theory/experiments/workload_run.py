@@ -14,7 +14,8 @@ from ramda_theory.experiments.checkpoint import load_states, read_states, saved_
 from ramda_theory.experiments.entrants import find_entrant
 from ramda_theory.experiments.loader import Loader
 from ramda_theory.experiments.processes import Processes
-from ramda_theory.experiments.train import structured_point, tuple_or
+from ramda_theory.experiments.train_session import structured_point
+from ramda_theory.experiments.train_settings import tuple_or
 from ramda_theory.experiments.workload_plan import LEVELS, Plan, WorkloadResult
 from ramda_theory.workloads.workload import Settings, Workload
 

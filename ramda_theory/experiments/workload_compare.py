@@ -213,9 +213,10 @@ def recorded(path: Path) -> list[WorkloadResult]:
         runs = data["tuning"] + [run for row in data["rows"] for run in row["runs"]]
         plans = [Plan(**{key: tuple_or(value) for key, value in run["plan"].items()}) for run in runs]
         finals = [dict(run["final"]) for run in runs]
+        levels = [data["level"] if "level" in final else None for final in finals]
         return [
-            WorkloadResult(plan, data["metric"], data["level"] if "level" in final else None, final=final)
-            for plan, final in zip(plans, finals, strict=True)
+            WorkloadResult(plan, data["metric"], level, final=final)
+            for plan, level, final in zip(plans, levels, finals, strict=True)
         ]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} cannot be read as the record of a comparison: {error!r}") from error

@@ -341,6 +341,8 @@ def test_a_contest_tunes_alike_repeats_nothing_and_draws_a_figure(tmp_path, caps
     assert capsys.readouterr().out.splitlines()[:4] == printed.splitlines()[:4]
     assert not (tmp_path / "again" / "runs").exists()
     assert main([*command, "--known", str(record), "--seeds", "0", "1", "2"]) == 2  # would have to run a third
+    levels = {result.plan.optimizer: result.level for result in workload_compare.recorded(record)}
+    assert levels["RAMDA"] == "group_sparsity" and levels["AdamW"] is None
 
 
 @pytest.mark.parametrize("wrong", ["", "[]", '{"data": {}}', '{"data": {"tuning": [3], "rows": [], "metric": "m"}}'])
@@ -434,7 +436,8 @@ def test_every_chosen_weight_lies_inside_the_figure(tmp_path, monkeypatch):
     def row(optimizer, test):
         return {"optimizer": optimizer, "runs": [{"final": {"test": test, "level": 0.5}}]}
 
-    data = {"tuning": [], "rows": [row("RAMDA", 5.0), row("RMDA", 7.0)], "level": None}
+    once = {"plan": {"optimizer": "RAMDA", "weight": 1.0, "lr": 1.0}, "final": {"validation": 6.0, "level": 0.5}}
+    data = {"tuning": [once], "rows": [row("RAMDA", 5.0), row("RMDA", 7.0)], "level": None}
     drawn = []
     monkeypatch.setattr(workload_figure, "save_png", lambda figure, path: drawn.append(figure))
     workload_figure.plot_contest(data | {"metric": "perplexity", "higher_is_better": False}, tmp_path / "x")

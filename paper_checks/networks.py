@@ -83,6 +83,7 @@ TABLES: dict[str, Table] = {
             "RAMDA": (0.44, 52.9),
         },
         5,
+        rates=True,
     ),
     "table_8": Table(
         "mlp-fashion-mnist",
